@@ -1,0 +1,187 @@
+//! `demo`: the README's session against a running stack, each answer checked.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use ureq::Agent;
+
+/// How long the saga may take for one step.
+const WITHIN: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Arguments of `demo`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// service-create-order
+    #[arg(long, default_value = "http://localhost:8000")]
+    create_order: String,
+    /// service-monitoring-order
+    #[arg(long, default_value = "http://localhost:8001")]
+    monitoring: String,
+    /// service-store
+    #[arg(long, default_value = "http://localhost:8002")]
+    store: String,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let client = Client::new();
+    let (create, store) = (&arguments.create_order, &arguments.store);
+
+    title("1. Create an order");
+    let order = json!({"item_id": 1, "seller_id": 1, "client_id": 1});
+    let answer =
+        client.show("POST", &format!("{create}/api/v1/orders/create"), Some(&order), 201)?;
+    let id = answer["order_id"].as_i64().context("the answer has no order_id")?;
+    ensure!(id >= 1, "order ids count from 1");
+
+    title("2. Its status");
+    let status = format!("{}/api/v1/status?order_id={id}", arguments.monitoring);
+    let answer = client.show("GET", &status, None, 200)?;
+    expect(&answer, "order_id", &json!(id))?;
+    title("   … and when the store has reserved the item");
+    let answer = client.until(&format!("{status}&wait_ms=5000"), "step", &json!("SHIPPING"))?;
+    expect(&answer, "is_reserved", &json!(true))?;
+    expect(&answer, "is_cancelled", &json!(false))?;
+    for name in ["item_id", "seller_id", "client_id"] {
+        expect(&answer, name, &json!(1))?;
+    }
+
+    title("3. The item's reservations");
+    let find = format!("{store}/api/v1/items/find?item_id=1");
+    let answer = client.until(&find, "is_reserved", &json!(true))?;
+    expect(&answer, "item_name", &json!("IPHONE 13"))?;
+    expect(&answer, "price", &json!(1000))?;
+
+    title("4. Cancel the order");
+    let cancel = format!("{create}/api/v1/orders/cancel?order_id={id}");
+    client.show("POST", &cancel, None, 202)?;
+
+    title("5. It is cancelled, and the item free again");
+    let answer = client.until(&format!("{status}&wait_ms=5000"), "step", &json!("CANCELLED"))?;
+    expect(&answer, "is_reserved", &json!(false))?;
+    expect(&answer, "is_cancelled", &json!(true))?;
+    client.until(&find, "is_reserved", &json!(false))?;
+    say!("\nEvery answer was what it must be.");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn title(text: &str) {
+    say!("\n{text}");
+}
+
+fn expect(answer: &Value, name: &str, wanted: &Value) -> Result<()> {
+    let found = &answer[name];
+    ensure!(found == wanted, "{name} is {found}, not {wanted}");
+    Ok(())
+}
+
+struct Client {
+    agent: Agent,
+}
+
+impl Client {
+    fn new() -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .timeout_global(Some(WITHIN))
+            .build();
+        Self { agent: config.into() }
+    }
+
+    /// Sends one request, shows it and the answer, and checks the status.
+    fn show(&self, method: &str, url: &str, body: Option<&Value>, status: u16) -> Result<Value> {
+        say!("{}", curl(method, url, body));
+        let answer = self.send(method, url, body)?;
+        answer.show();
+        answer.accept(status)
+    }
+
+    /// Asks again until a field is as wanted, and shows the last answer.
+    fn until(&self, url: &str, name: &str, wanted: &Value) -> Result<Value> {
+        say!("{}", curl("GET", url, None));
+        let deadline = Instant::now() + WITHIN;
+        loop {
+            let answer = self.send("GET", url, None)?;
+            let as_wanted = answer.body[name] == *wanted;
+            if !as_wanted && answer.status == 200 && Instant::now() < deadline {
+                std::thread::sleep(LOOK);
+                continue;
+            }
+            answer.show();
+            let body = answer.accept(200)?;
+            expect(&body, name, wanted)?;
+            return Ok(body);
+        }
+    }
+
+    fn send(&self, method: &str, url: &str, body: Option<&Value>) -> Result<Answer> {
+        let response = match (method, body) {
+            ("GET", _) => self.agent.get(url).call(),
+            (_, None) => self.agent.post(url).send_empty(),
+            (_, Some(body)) => self
+                .agent
+                .post(url)
+                .header("content-type", "application/json")
+                .send(body.to_string()),
+        };
+        let mut response = response.with_context(|| {
+            format!("no answer from {url}; is the stack up (cargo ordersaga up)?")
+        })?;
+        let text = response.body_mut().read_to_string()?;
+        Ok(Answer {
+            status: response.status().as_u16(),
+            body: serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        })
+    }
+}
+
+struct Answer {
+    status: u16,
+    body: Value,
+}
+
+impl Answer {
+    fn show(&self) {
+        say!("{} {:#}", self.status, self.body);
+    }
+
+    fn accept(self, status: u16) -> Result<Value> {
+        if self.status != status {
+            bail!("the answer is {}, not {status}", self.status);
+        }
+        Ok(self.body)
+    }
+}
+
+/// The request as a person would type it.
+fn curl(method: &str, url: &str, body: Option<&Value>) -> String {
+    let data = body.map_or_else(String::new, |body| {
+        format!(" --header 'Content-Type: application/json' --data '{body}'")
+    });
+    format!("curl --request {method} --url '{url}'{data}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_what_to_type() {
+        let body = json!({"item_id": 1});
+        assert_eq!(
+            curl("POST", "http://x/create", Some(&body)),
+            "curl --request POST --url 'http://x/create' --header 'Content-Type: application/json' --data '{\"item_id\":1}'"
+        );
+    }
+
+    #[test]
+    fn an_unexpected_answer_is_an_error() {
+        let answer = json!({"step": "SHIPPING"});
+        assert!(expect(&answer, "step", &json!("SHIPPING")).is_ok());
+        assert!(expect(&answer, "step", &json!("CANCELLED")).is_err());
+        assert!(expect(&answer, "absent", &json!(1)).is_err());
+    }
+}

@@ -1,0 +1,99 @@
+//! `status`, and the tables that show where things are.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use comfy_table::{ContentArrangement, Table, presets};
+use ordersaga_devstack::{Cluster, Service, is_free, is_ready, resident_bytes};
+
+use crate::state::{Folder, Phase, Running, State};
+
+pub(crate) async fn run(folder: &Folder) -> Result<ExitCode> {
+    show(&folder.for_look()).await
+}
+
+/// Shows the stack of a folder; success when all of it is ready.
+pub(crate) async fn show(folder: &Path) -> Result<ExitCode> {
+    let Some(state) = State::load(folder)? else {
+        say!("Nothing runs on {}.", folder.display());
+        return Ok(ExitCode::FAILURE);
+    };
+    let mut table = table(&["process", "pid", "memory", "port", "state"]);
+    let mut all_ready = state.phase == Phase::Ready;
+    let own = resident_bytes(state.supervisor).saturating_sub(below(&state));
+    table.add_row(row("supervisor", Some(state.supervisor), own, "", phase(state.phase)));
+    for process in &state.processes {
+        let (word, ready) = condition(process).await;
+        all_ready &= ready;
+        let memory = process.pid.map_or(0, resident_bytes);
+        table.add_row(row(&process.name, process.pid, memory, &process.port.to_string(), word));
+    }
+    say!("{table}");
+    say!("{}", addresses(&state));
+    Ok(if all_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Memory of what the supervisor started, which lies below it.
+fn below(state: &State) -> u64 {
+    let pids = state.processes.iter().filter_map(|process| process.pid);
+    pids.map(resident_bytes).sum()
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Starting => "starting",
+        Phase::Ready => "running",
+        Phase::Stopping => "stopping",
+    }
+}
+
+async fn condition(process: &Running) -> (&'static str, bool) {
+    let ready =
+        if process.is_service { is_ready(process.port).await } else { !is_free(process.port) };
+    let word = match (process.pid, ready) {
+        (None, _) => "ended",
+        (Some(_), true) => "ready",
+        (Some(_), false) => "not ready",
+    };
+    (word, ready)
+}
+
+fn row(name: &str, pid: Option<u32>, memory: u64, port: &str, state: &str) -> Vec<String> {
+    let pid = pid.map_or_else(String::new, |pid| pid.to_string());
+    let memory = format!("{} MiB", memory / (1024 * 1024));
+    vec![name.to_owned(), pid, memory, port.to_owned(), state.to_owned()]
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(header);
+    table
+}
+
+/// Where everything is, without passwords.
+pub(crate) fn addresses(state: &State) -> String {
+    let mut table = table(&["what", "where"]);
+    for service in Service::ALL {
+        let port = service.port();
+        table.add_row([
+            service.name(),
+            &format!("http://localhost:{port}/  (Swagger UI; also /metrics, /ready)"),
+        ]);
+    }
+    let parts = &state.parts;
+    table.add_row(["broker (Kafka protocol)", &parts.broker_address()]);
+    table.add_row(["Redis", &parts.redis_url()]);
+    for cluster in Cluster::ALL {
+        let (port, database) = (parts.server(cluster).port, cluster.database());
+        table.add_row([
+            &format!("Postgres {cluster}"),
+            &format!("postgres://postgres@127.0.0.1:{port}/{database}"),
+        ]);
+    }
+    let folder = parts.folder.display();
+    format!("{table}\nPasswords are in {folder}/parts.json, logs in {folder}/logs.")
+}

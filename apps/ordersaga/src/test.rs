@@ -1,0 +1,53 @@
+//! `test`: all tests, on real parts started for them.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use ordersaga_devstack::{PARTS_VARIABLE, Stack};
+
+use crate::progress::{report, seconds};
+use crate::{cargo, install};
+
+/// Arguments of `test`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Do not install what is missing: say how to, and fail
+    #[arg(long)]
+    no_install: bool,
+    /// Passed on to `cargo test --workspace`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let begin = Instant::now();
+    install::ensure(arguments.no_install)?;
+    let report = report();
+    // Tests start the services' binaries, which `cargo test` does not build for other packages.
+    let build = async {
+        let build = || cargo::build(&["--workspace", "--bins"]);
+        tokio::task::spawn_blocking(build).await?
+    };
+    let (stack, ()) =
+        tokio::try_join!(Stack::temporary_with(&report), report.step("Build", build))?;
+    let parts = stack.parts().folder.join("parts.json");
+    let mut command = tokio::process::Command::from(cargo::cargo());
+    command
+        .args(["test", "--workspace"])
+        .args(&arguments.rest)
+        .env(PARTS_VARIABLE, parts)
+        .kill_on_drop(true);
+    let mut tests = command.spawn().context("cannot start cargo test")?;
+    // Ctrl-C reaches cargo too; this process stays until cargo has ended, then stops the parts.
+    let status = loop {
+        tokio::select! {
+            status = tests.wait() => break status?,
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    };
+    stack.stop(&report).await?;
+    say!("Tests: {status} after {}.", seconds(begin.elapsed()));
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}

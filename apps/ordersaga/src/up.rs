@@ -1,0 +1,50 @@
+//! `up`: everything on one machine.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use ordersaga_devstack::{Service, TemporaryFolder};
+
+use crate::state::{self, Folder};
+use crate::supervisor::{self, Home};
+use crate::{cargo, detach, install, status};
+
+/// Arguments of `up`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    folder: Folder,
+    /// Keep the data in a temporary folder that is removed at the end
+    #[arg(long, conflicts_with = "chosen")]
+    ephemeral: bool,
+    /// Return when everything is ready and leave it running in the background
+    #[arg(long)]
+    detach: bool,
+    /// Do not install what is missing: say how to, and fail
+    #[arg(long)]
+    no_install: bool,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let folder = arguments.folder.for_start();
+    if !arguments.ephemeral && state::is_running(&folder) {
+        say!("A stack is running already on {}.", folder.display());
+        return status::show(&folder).await;
+    }
+    install::ensure(arguments.no_install)?;
+    build()?;
+    let folder = if arguments.ephemeral { TemporaryFolder::create("up")? } else { folder };
+    if arguments.detach {
+        return detach::run(&folder, arguments.ephemeral).await;
+    }
+    supervisor::run(Home::new(folder, arguments.ephemeral)?).await
+}
+
+/// Builds the services and what makes the topics.
+fn build() -> Result<()> {
+    say!("Building the services (cargo build)");
+    let packages = Service::ALL.map(Service::name);
+    let mut what: Vec<_> = packages.iter().flat_map(|name| ["--package", *name]).collect();
+    what.extend(["--package", crate::topics::PROGRAM]);
+    cargo::build(&what)
+}

@@ -1,0 +1,178 @@
+//! The HTTP API: create and cancel.
+
+use ordersaga_contract::OrderId;
+use ordersaga_runtime::group_commit::{GroupCommit, Rejected};
+use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody, Text};
+use ordersaga_runtime::outbox::Outbox;
+use poem_openapi::param::{Header, Query};
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::desk::{Answer, Command, Key, Placement};
+
+/// What the API says of itself.
+pub(crate) const ABOUT: About = About {
+    name: crate::NAME,
+    title: "Create order",
+    version: env!("CARGO_PKG_VERSION"),
+    description: "Takes and cancels orders. An order accepted here is published to the topic \
+                  `incoming` and ends, in every case, as SHIPPING or CANCELLED: \
+                  service-monitoring-order says which.",
+    server: "http://localhost:8000",
+};
+
+/// The operations and what they need.
+pub(crate) struct Api {
+    orders: GroupCommit<Command, Answer>,
+    outbox: Outbox,
+    outbox_limit: i64,
+    status_url: String,
+}
+
+/// An order to place.
+#[derive(Object, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct CreateOrder {
+    /// The item wanted.
+    item_id: Id,
+    /// The item's seller; an order that names another is refused.
+    seller_id: Id,
+    /// Who orders.
+    client_id: Id,
+    /// Units wanted.
+    #[serde(default = "one")]
+    #[oai(default = "one")]
+    quantity: Bounded<1, 1000>,
+}
+
+fn one() -> Bounded<1, 1000> {
+    const ONE: Bounded<1, 1000> = Bounded::new(1).unwrap();
+    ONE
+}
+
+/// The order's id.
+#[derive(Object, Serialize)]
+struct OrderCreated {
+    /// Counted from 1.
+    order_id: i64,
+}
+
+/// The cancellation is on its way.
+#[derive(Object, Serialize)]
+struct OrderCancelled {
+    /// The order.
+    order_id: i64,
+    /// Always "CANCELLING": what was done for the order is being undone. Its status tells when.
+    status: String,
+}
+
+#[derive(ApiResponse)]
+enum Created {
+    /// The order is accepted and will be SHIPPING or CANCELLED.
+    #[oai(status = 201)]
+    Created(
+        JsonBody<OrderCreated>,
+        /// Where the order's status is.
+        #[oai(header = "Location")]
+        String,
+    ),
+}
+
+#[derive(ApiResponse)]
+enum Cancelled {
+    /// The order is cancelled here; the others compensate asynchronously. Saying it again changes
+    /// nothing and answers the same.
+    #[oai(status = 202)]
+    Accepted(JsonBody<OrderCancelled>),
+}
+
+impl Api {
+    pub(crate) fn new(
+        config: &Config,
+        orders: GroupCommit<Command, Answer>,
+        outbox: Outbox,
+    ) -> Self {
+        Self {
+            orders,
+            outbox,
+            outbox_limit: config.outbox_limit,
+            status_url: config.status_url.clone(),
+        }
+    }
+
+    async fn submit(&self, command: Command) -> Result<Answer, Failure> {
+        self.orders.submit(command).await.map_err(|rejected| match rejected {
+            Rejected::Full => Failure::overloaded(),
+            Rejected::Stopping => Failure::unavailable(rejected),
+        })
+    }
+}
+
+#[OpenApi]
+impl Api {
+    /// Place an order
+    ///
+    /// Answers as soon as the order is stored; the saga then runs by itself. With an
+    /// `Idempotency-Key` a request may be repeated safely: the same key and body give the same
+    /// order, the same key with another body is an error.
+    #[oai(path = "/api/v1/orders/create", method = "post", operation_id = "create_order")]
+    async fn create(
+        &self,
+        body: JsonBody<CreateOrder>,
+        /// A value of the client's, unique to this order, of 1 to 255 characters.
+        #[oai(name = "Idempotency-Key")]
+        idempotency_key: Header<Option<Text<1, 255>>>,
+        /// W3C trace context, carried along with every event of the order.
+        traceparent: Header<Option<Text<1, 128>>>,
+    ) -> Result<Created, Failure> {
+        if self.outbox.waiting() > self.outbox_limit {
+            return Err(Failure::overloaded());
+        }
+        let CreateOrder { item_id, seller_id, client_id, quantity } = body.0;
+        let placement = Placement {
+            item_id: item_id.into(),
+            seller_id: seller_id.into(),
+            client_id: client_id.into(),
+            quantity: quantity.into(),
+            key: idempotency_key.0.map(Text::into_string).map(Key::new),
+            traceparent: traceparent.0.map(Text::into_string),
+        };
+        match self.submit(Command::Place(placement)).await? {
+            Answer::Placed(order_id) => Ok(Created::Created(
+                JsonBody(OrderCreated { order_id: order_id.get() }),
+                format!("{}?order_id={order_id}", self.status_url),
+            )),
+            other => Err(refusal(&other)),
+        }
+    }
+
+    /// Cancel an order
+    ///
+    /// The compensating transaction: the order is over, and what was reserved for it is given back.
+    #[oai(path = "/api/v1/orders/cancel", method = "post", operation_id = "cancel_order")]
+    async fn cancel(&self, order_id: Query<Id>) -> Result<Cancelled, Failure> {
+        let order: OrderId = order_id.0.into();
+        match self.submit(Command::Cancel(order)).await? {
+            Answer::Cancelled => Ok(Cancelled::Accepted(JsonBody(OrderCancelled {
+                order_id: order.get(),
+                status: "CANCELLING".to_owned(),
+            }))),
+            other => Err(refusal(&other)),
+        }
+    }
+}
+
+fn refusal(answer: &Answer) -> Failure {
+    match answer {
+        Answer::Unknown => Failure::not_found("There is no order with this order_id."),
+        Answer::KeyInFlight => Failure::key_in_flight(),
+        Answer::KeyReused => Failure::key_reused(),
+        Answer::Unavailable => {
+            Failure::unavailable(anyhow::anyhow!("the database does not answer"))
+        }
+        Answer::Placed(_) | Answer::Cancelled => {
+            Failure::internal(anyhow::anyhow!("an answer to another command"))
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Closing orders by what the store answers.
+
+use ordersaga_contract::{Cancellation, EventKind, Initiator};
+use ordersaga_runtime::clock;
+use ordersaga_runtime::consumer::{Handler, Record};
+use ordersaga_runtime::outbox::{Batch, Outbox};
+use ordersaga_saga::order::Input;
+use sqlx::PgConnection;
+
+use crate::db;
+
+pub(crate) struct Closing {
+    outbox: Outbox,
+}
+
+impl Closing {
+    pub(crate) fn new(outbox: Outbox) -> Self {
+        Self { outbox }
+    }
+}
+
+impl Handler for Closing {
+    type Applied = ();
+
+    async fn apply(
+        &self,
+        transaction: &mut PgConnection,
+        records: &[Record],
+    ) -> anyhow::Result<()> {
+        let inputs: Vec<_> = records
+            .iter()
+            .filter_map(|record| Some((record.event.order.order_id, input(record.event.kind)?)))
+            .collect();
+        let mut batch = Batch::new(clock::now());
+        db::advance(transaction, &inputs, &mut batch).await?;
+        self.outbox.append(transaction, &batch).await?;
+        Ok(())
+    }
+
+    fn committed(&self, (): (), _: &[Record]) {
+        self.outbox.committed();
+    }
+}
+
+/// What an event means to an order here. Resets that began here have been applied already.
+fn input(event: EventKind) -> Option<Input> {
+    match event {
+        EventKind::ItemReserved => Some(Input::StoreReserved),
+        EventKind::OrderReset(Cancellation { initiator: Initiator::Store, reason }) => {
+            Some(Input::StoreRefused(reason))
+        }
+        EventKind::OrderPlaced | EventKind::ReservationReleased | EventKind::OrderReset(_) => None,
+    }
+}

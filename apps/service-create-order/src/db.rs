@@ -1,0 +1,293 @@
+//! The SQL of service-create-order. Each function is one or two statements for a whole batch, in
+//! the caller's transaction.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use chrono::{DateTime, TimeDelta, Utc};
+use ordersaga_contract::{Order, OrderId};
+use ordersaga_runtime::outbox::Batch;
+use ordersaga_saga::order::{Input, OrderState, Transition, advance as decide};
+use prometheus::HistogramVec;
+use sqlx::migrate::Migrator;
+use sqlx::{FromRow, PgConnection, PgPool};
+use std::sync::LazyLock;
+
+/// The migrations of this service's database.
+pub(crate) static MIGRATIONS: &Migrator = {
+    static MIGRATOR: Migrator = sqlx::migrate!("../../sql/create-order");
+    &MIGRATOR
+};
+
+static SAGA: LazyLock<HistogramVec> = LazyLock::new(|| {
+    prometheus::register_histogram_vec!(
+        "saga_duration_seconds",
+        "Time from an order's placement to its reservation or its end.",
+        &["outcome"],
+        vec![0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0]
+    )
+    .expect("registered once")
+});
+
+/// An order to insert.
+pub(crate) struct NewOrder {
+    pub(crate) order: Order,
+    pub(crate) traceparent: Option<String>,
+}
+
+/// An idempotency key and what it stands for.
+#[derive(Debug, Clone)]
+pub(crate) struct ClaimedKey {
+    pub(crate) key: String,
+    pub(crate) fingerprint: Vec<u8>,
+    pub(crate) order_id: OrderId,
+}
+
+/// Takes the next ids. They stay taken if the transaction fails: ids count from 1, with gaps.
+pub(crate) async fn next_order_ids(
+    connection: &mut PgConnection,
+    count: usize,
+) -> anyhow::Result<Vec<OrderId>> {
+    let ids: Vec<i64> =
+        sqlx::query_scalar("SELECT nextval('order_id_seq') FROM generate_series(1, $1)")
+            .bind(i64::try_from(count)?)
+            .fetch_all(connection)
+            .await
+            .context("taking order ids")?;
+    ids.into_iter().map(|id| Ok(id.try_into()?)).collect()
+}
+
+/// Inserts the orders that are not there yet, and returns which those were.
+pub(crate) async fn insert_orders(
+    connection: &mut PgConnection,
+    new: &[NewOrder],
+    time: DateTime<Utc>,
+) -> anyhow::Result<HashSet<OrderId>> {
+    if new.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let column = |value: fn(&Order) -> i64| new.iter().map(|n| value(&n.order)).collect::<Vec<_>>();
+    let inserted: Vec<i64> = sqlx::query_scalar(
+        "INSERT INTO orders (order_id, item_id, seller_id, client_id, quantity, state, \
+                             traceparent, created_at, updated_at) \
+         SELECT o, i, s, c, q, 1, t, $7, $7 \
+         FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], \
+                     $6::text[]) u (o, i, s, c, q, t) \
+         ON CONFLICT (order_id) DO NOTHING RETURNING order_id",
+    )
+    .bind(column(|order| order.order_id.get()))
+    .bind(column(|order| order.item_id.get()))
+    .bind(column(|order| order.seller_id.get()))
+    .bind(column(|order| order.client_id.get()))
+    .bind(column(|order| order.quantity.get()))
+    .bind(new.iter().map(|n| n.traceparent.clone()).collect::<Vec<_>>())
+    .bind(time)
+    .fetch_all(connection)
+    .await
+    .context("inserting orders")?;
+    inserted.into_iter().map(|id| Ok(id.try_into()?)).collect()
+}
+
+/// Claims keys that nobody holds or whose time is over, and returns who holds each key now.
+pub(crate) async fn claim_keys(
+    connection: &mut PgConnection,
+    claims: &[ClaimedKey],
+    now: DateTime<Utc>,
+    ttl: Duration,
+) -> anyhow::Result<HashMap<String, ClaimedKey>> {
+    if claims.is_empty() {
+        return Ok(HashMap::new());
+    }
+    // In one order everywhere: two instances that claim the same keys must not deadlock.
+    let claims: BTreeMap<_, _> = claims.iter().map(|claim| (&claim.key, claim)).collect();
+    let keys: Vec<_> = claims.keys().map(|key| key.as_str()).collect();
+    sqlx::query(
+        "INSERT INTO idempotency_key AS k (key, fingerprint, order_id, expires_at) \
+         SELECT key, fingerprint, order_id, $4 \
+         FROM unnest($1::text[], $2::bytea[], $3::bigint[]) u (key, fingerprint, order_id) \
+         ON CONFLICT (key) DO UPDATE SET fingerprint = excluded.fingerprint, \
+             order_id = excluded.order_id, expires_at = excluded.expires_at \
+         WHERE k.expires_at <= $5",
+    )
+    .bind(&keys)
+    .bind(claims.values().map(|claim| claim.fingerprint.clone()).collect::<Vec<_>>())
+    .bind(claims.values().map(|claim| claim.order_id.get()).collect::<Vec<_>>())
+    .bind(now + TimeDelta::from_std(ttl)?)
+    .bind(now)
+    .execute(&mut *connection)
+    .await
+    .context("claiming idempotency keys")?;
+    // A statement of its own: it sees the holder whose commit the first one waited for.
+    let holders: Vec<(String, Vec<u8>, i64)> = sqlx::query_as(
+        "SELECT key, fingerprint, order_id FROM idempotency_key WHERE key = ANY($1)",
+    )
+    .bind(&keys)
+    .fetch_all(connection)
+    .await?;
+    holders
+        .into_iter()
+        .map(|(key, fingerprint, order_id)| {
+            Ok((key.clone(), ClaimedKey { key, fingerprint, order_id: order_id.try_into()? }))
+        })
+        .collect()
+}
+
+/// Forgets keys whose time is over; returns how many.
+pub(crate) async fn forget_keys(pool: &PgPool, now: DateTime<Utc>) -> sqlx::Result<u64> {
+    let forgotten = sqlx::query(
+        "DELETE FROM idempotency_key WHERE key = ANY(ARRAY( \
+             SELECT key FROM idempotency_key WHERE expires_at <= $1 LIMIT 5000))",
+    )
+    .bind(now)
+    .execute(pool)
+    .await?;
+    Ok(forgotten.rows_affected())
+}
+
+/// Orders still waiting for the store that were placed before `placed_before`, oldest first.
+pub(crate) async fn overdue(
+    connection: &mut PgConnection,
+    placed_before: DateTime<Utc>,
+    limit: i64,
+) -> anyhow::Result<Vec<OrderId>> {
+    let ids: Vec<i64> = sqlx::query_scalar(
+        "SELECT order_id FROM orders WHERE state = 1 AND created_at < $1 \
+         ORDER BY order_id LIMIT $2",
+    )
+    .bind(placed_before)
+    .bind(limit)
+    .fetch_all(connection)
+    .await
+    .context("looking for overdue orders")?;
+    ids.into_iter().map(|id| Ok(id.try_into()?)).collect()
+}
+
+#[derive(FromRow)]
+struct OrderRow {
+    order_id: i64,
+    item_id: i64,
+    seller_id: i64,
+    client_id: i64,
+    quantity: i32,
+    state: i16,
+    traceparent: Option<String>,
+    created_at: DateTime<Utc>,
+}
+
+/// What inputs have made of an order.
+struct Change {
+    from: OrderState,
+    to: Transition,
+}
+
+/// Applies inputs to orders by the saga's rules, writes the changes and adds their events to
+/// `batch`. Returns the orders that exist. Fails, to be tried again, if another transaction changed
+/// one of them meanwhile.
+pub(crate) async fn advance(
+    connection: &mut PgConnection,
+    inputs: &[(OrderId, Input)],
+    batch: &mut Batch,
+) -> anyhow::Result<HashSet<OrderId>> {
+    let ids: Vec<_> = inputs.iter().map(|(order, _)| order.get()).collect();
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let rows: Vec<OrderRow> = sqlx::query_as(
+        "SELECT order_id, item_id, seller_id, client_id, quantity, state, traceparent, created_at \
+         FROM orders WHERE order_id = ANY($1)",
+    )
+    .bind(&ids)
+    .fetch_all(&mut *connection)
+    .await
+    .context("reading orders")?;
+    let known: HashMap<OrderId, OrderRow> = rows
+        .into_iter()
+        .map(|row| Ok((row.order_id.try_into()?, row)))
+        .collect::<anyhow::Result<_>>()?;
+
+    let mut changes: BTreeMap<OrderId, Change> = BTreeMap::new();
+    for (order, input) in inputs {
+        let Some(row) = known.get(order) else { continue };
+        let stored = state_of(row.state)?;
+        let now = changes.get(order).map_or(stored, |change| change.to.state);
+        let Some(to) = decide(now, *input) else { continue };
+        if let Some(event) = to.publish {
+            batch.push(row.order()?, event, row.traceparent.as_deref());
+        }
+        changes.insert(*order, Change { from: stored, to });
+    }
+    write(connection, &changes, batch.time()).await?;
+    for (order, change) in &changes {
+        let age = batch.time() - known[order].created_at;
+        SAGA.with_label_values(&[outcome(change.to)]).observe(age.as_seconds_f64());
+    }
+    Ok(known.into_keys().collect())
+}
+
+async fn write(
+    connection: &mut PgConnection,
+    changes: &BTreeMap<OrderId, Change>,
+    time: DateTime<Utc>,
+) -> anyhow::Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let ended = |change: &Change| change.to.cancellation;
+    let ended_by: Vec<_> = changes
+        .values()
+        .map(|c| ended(c).map(|end| ordersaga_contract::EventKind::OrderReset(end).fact().code()))
+        .collect();
+    let written = sqlx::query(
+        "UPDATE orders o SET state = c.after, ended_by = c.ended_by, reason = c.reason, \
+                             updated_at = $6 \
+         FROM unnest($1::bigint[], $2::smallint[], $3::smallint[], $4::smallint[], \
+                     $5::smallint[]) c (order_id, before, after, ended_by, reason) \
+         WHERE o.order_id = c.order_id AND o.state = c.before",
+    )
+    .bind(changes.keys().map(|order| order.get()).collect::<Vec<_>>())
+    .bind(changes.values().map(|c| code_of(c.from)).collect::<Vec<_>>())
+    .bind(changes.values().map(|c| code_of(c.to.state)).collect::<Vec<_>>())
+    .bind(ended_by)
+    .bind(changes.values().map(|c| ended(c).map(|end| end.reason.code())).collect::<Vec<_>>())
+    .bind(time)
+    .execute(connection)
+    .await
+    .context("writing orders")?;
+    ensure!(written.rows_affected() == changes.len() as u64, "an order changed meanwhile");
+    Ok(())
+}
+
+impl OrderRow {
+    fn order(&self) -> anyhow::Result<Order> {
+        Ok(Order {
+            order_id: self.order_id.try_into()?,
+            item_id: self.item_id.try_into()?,
+            seller_id: self.seller_id.try_into()?,
+            client_id: self.client_id.try_into()?,
+            quantity: i64::from(self.quantity).try_into()?,
+        })
+    }
+}
+
+fn code_of(state: OrderState) -> i16 {
+    match state {
+        OrderState::Placed => 1,
+        OrderState::Reserved => 2,
+        OrderState::Cancelled => 3,
+    }
+}
+
+fn state_of(code: i16) -> anyhow::Result<OrderState> {
+    [OrderState::Placed, OrderState::Reserved, OrderState::Cancelled]
+        .into_iter()
+        .find(|state| code_of(*state) == code)
+        .context("an unknown order state")
+}
+
+fn outcome(transition: Transition) -> &'static str {
+    match transition.cancellation {
+        None => "reserved",
+        Some(end) => end.initiator.name(),
+    }
+}

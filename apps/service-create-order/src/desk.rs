@@ -1,0 +1,240 @@
+//! The order desk: applies the commands of many requests in one transaction, with the events that
+//! tell of them.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use ordersaga_contract::{ClientId, EventKind, ItemId, Order, OrderId, Quantity, SellerId};
+use ordersaga_runtime::backoff::Backoff;
+use ordersaga_runtime::group_commit::Batches;
+use ordersaga_runtime::outbox::{Batch, Outbox};
+use ordersaga_runtime::{clock, crash};
+use ordersaga_saga::order::Input;
+use sha2::{Digest, Sha256};
+use sqlx::PgPool;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::db::{self, ClaimedKey, NewOrder};
+
+/// Commands in one transaction, at the most.
+pub(crate) const BATCH: usize = 1_000;
+/// Commands that may wait; one more is refused at once.
+pub(crate) const WAITING: usize = 8_192;
+/// How long a batch is tried before its requests are told that the database does not answer.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// What a request asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Place(Placement),
+    Cancel(OrderId),
+}
+
+/// An order to be.
+#[derive(Debug)]
+pub(crate) struct Placement {
+    pub(crate) item_id: ItemId,
+    pub(crate) seller_id: SellerId,
+    pub(crate) client_id: ClientId,
+    pub(crate) quantity: Quantity,
+    pub(crate) key: Option<Key>,
+    pub(crate) traceparent: Option<String>,
+}
+
+/// An `Idempotency-Key` header's value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key(String);
+
+/// What a request gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Placed(OrderId),
+    Cancelled,
+    /// No such order.
+    Unknown,
+    /// A request with the same key is being handled.
+    KeyInFlight,
+    /// The key was used for another request.
+    KeyReused,
+    /// The outcome is not known: the database did not answer.
+    Unavailable,
+}
+
+pub(crate) struct Desk {
+    pool: PgPool,
+    outbox: Outbox,
+    key_ttl: Duration,
+}
+
+impl Key {
+    pub(crate) fn new(value: String) -> Self {
+        Self(value)
+    }
+}
+
+impl Placement {
+    fn order(&self, order_id: OrderId) -> Order {
+        let Self { item_id, seller_id, client_id, quantity, .. } = *self;
+        Order { order_id, item_id, seller_id, client_id, quantity }
+    }
+
+    /// What makes two requests the same request.
+    fn fingerprint(&self) -> Vec<u8> {
+        let Self { item_id, seller_id, client_id, quantity, .. } = self;
+        Sha256::digest(format!("create {item_id} {seller_id} {client_id} {quantity}")).to_vec()
+    }
+}
+
+impl Desk {
+    pub(crate) fn new(pool: PgPool, outbox: Outbox, key_ttl: Duration) -> Self {
+        Self { pool, outbox, key_ttl }
+    }
+
+    /// Commits batch after batch until stopped.
+    pub(crate) async fn serve(
+        self,
+        batches: Batches<Command, Answer>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        batches.run(stop, |commands| self.commit(commands)).await;
+        Ok(())
+    }
+
+    /// Commits a batch and answers each command in its place.
+    ///
+    /// A transaction whose end is unknown is repeated *under the same order ids*: what the first
+    /// try did commit is then found and not done again.
+    async fn commit(&self, commands: Vec<Command>) -> Vec<Answer> {
+        let give_up = Instant::now() + PATIENCE;
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+        let mut ids = Vec::new();
+        loop {
+            let attempt = tokio::time::timeout_at(give_up, self.transact(&commands, &mut ids));
+            match attempt.await {
+                Ok(Ok(answers)) => {
+                    self.outbox.committed();
+                    crash::point("desk.after_commit");
+                    return answers;
+                }
+                Ok(Err(error)) => {
+                    let error = format!("{error:#}");
+                    tracing::warn!(commands = commands.len(), error, "a batch is tried again");
+                }
+                Err(_) => return vec![Answer::Unavailable; commands.len()],
+            }
+            backoff.wait().await;
+        }
+    }
+
+    async fn transact(
+        &self,
+        commands: &[Command],
+        ids: &mut Vec<OrderId>,
+    ) -> anyhow::Result<Vec<Answer>> {
+        let mut batch = Batch::new(clock::now());
+        let mut transaction = self.pool.begin().await?;
+        let placements = commands.iter().filter(|c| matches!(c, Command::Place(_))).count();
+        if ids.len() < placements {
+            *ids = db::next_order_ids(&mut transaction, placements).await?;
+        }
+        let mut answers = vec![Answer::Unknown; commands.len()];
+        let new = self.decide(&mut transaction, commands, ids, &mut answers, &batch).await?;
+        let inserted = db::insert_orders(&mut transaction, &new, batch.time()).await?;
+        for order in &new {
+            if inserted.contains(&order.order.order_id) {
+                batch.push(order.order, EventKind::OrderPlaced, order.traceparent.as_deref());
+            }
+        }
+        self.cancel(&mut transaction, commands, &mut answers, &mut batch).await?;
+        self.outbox.append(&mut transaction, &batch).await?;
+        crash::point("desk.before_commit");
+        transaction.commit().await?;
+        Ok(answers)
+    }
+
+    /// Decides which placements become orders: all but those whose key was used before.
+    async fn decide(
+        &self,
+        transaction: &mut sqlx::PgConnection,
+        commands: &[Command],
+        ids: &[OrderId],
+        answers: &mut [Answer],
+        batch: &Batch,
+    ) -> anyhow::Result<Vec<NewOrder>> {
+        let placed = commands.iter().zip(answers).filter_map(|(command, answer)| match command {
+            Command::Place(placement) => Some((placement, answer)),
+            Command::Cancel(_) => None,
+        });
+        let mut candidates: Vec<_> =
+            placed.zip(ids).map(|((placement, answer), id)| (placement, answer, *id)).collect();
+
+        let mut first_of_key = HashSet::new();
+        let claims: Vec<_> = candidates
+            .iter()
+            .filter_map(|(placement, _, id)| {
+                let key = placement.key.as_ref()?;
+                first_of_key.insert(&key.0).then(|| ClaimedKey {
+                    key: key.0.clone(),
+                    fingerprint: placement.fingerprint(),
+                    order_id: *id,
+                })
+            })
+            .collect();
+        let holders = db::claim_keys(transaction, &claims, batch.time(), self.key_ttl).await?;
+
+        let mut new = Vec::with_capacity(candidates.len());
+        for (placement, answer, id) in &mut candidates {
+            **answer = verdict(placement, *id, &claims, &holders);
+            if **answer == Answer::Placed(*id) {
+                let traceparent = placement.traceparent.clone();
+                new.push(NewOrder { order: placement.order(*id), traceparent });
+            }
+        }
+        Ok(new)
+    }
+
+    async fn cancel(
+        &self,
+        transaction: &mut sqlx::PgConnection,
+        commands: &[Command],
+        answers: &mut [Answer],
+        batch: &mut Batch,
+    ) -> anyhow::Result<()> {
+        let cancels = || {
+            commands.iter().enumerate().filter_map(|(place, command)| match command {
+                Command::Cancel(order) => Some((place, *order)),
+                Command::Place(_) => None,
+            })
+        };
+        let inputs: Vec<_> = cancels().map(|(_, order)| (order, Input::ClientCancels)).collect();
+        let known = db::advance(transaction, &inputs, batch).await?;
+        for (place, order) in cancels() {
+            if known.contains(&order) {
+                answers[place] = Answer::Cancelled;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a placement gets, given who holds its key.
+fn verdict(
+    placement: &Placement,
+    id: OrderId,
+    claims: &[ClaimedKey],
+    holders: &HashMap<String, ClaimedKey>,
+) -> Answer {
+    let Some(key) = &placement.key else { return Answer::Placed(id) };
+    match holders.get(&key.0) {
+        Some(holder) if holder.fingerprint != placement.fingerprint() => Answer::KeyReused,
+        // Another request of this very batch holds it: its answer is not known yet.
+        Some(holder)
+            if holder.order_id != id && claims.iter().any(|c| c.order_id == holder.order_id) =>
+        {
+            Answer::KeyInFlight
+        }
+        Some(holder) => Answer::Placed(holder.order_id),
+        None => Answer::KeyInFlight,
+    }
+}

@@ -1,0 +1,212 @@
+//! The coordinator's side of the partitioned table: the servers, user mappings and foreign
+//! partitions, brought in line with the configured nodes. A partition stays where it is: nodes
+//! added later get partitions by moving them, never by a change here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use ordersaga_contract::PARTITIONS;
+use ordersaga_runtime::backoff::Backoff;
+use ordersaga_runtime::config::Secret;
+use ordersaga_runtime::health::Dependency;
+use ordersaga_runtime::postgres;
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Node;
+use crate::db;
+use crate::shards::Shards;
+
+/// Serialises instances that start together.
+const LOCK: i64 = 0x7368_6172_6473;
+
+/// How the coordinator talks to a node. Without a batch size every row is a round trip of its own;
+/// without the time-outs a silent node hangs a session for ever.
+const SERVER_OPTIONS: [(&str, &str); 8] = [
+    ("batch_size", "1000"),
+    ("fetch_size", "1000"),
+    ("connect_timeout", "2"),
+    ("tcp_user_timeout", "3000"),
+    ("keepalives_idle", "5"),
+    ("keepalives_interval", "2"),
+    ("keepalives_count", "3"),
+    ("options", "-c lock_timeout=1000 -c statement_timeout=5000"),
+];
+
+/// Keeps the coordinator's schema.
+pub(crate) struct Coordinator {
+    pub(crate) owner: Option<Secret>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) shards: Arc<Shards>,
+    pub(crate) pool: PgPool,
+}
+
+impl Coordinator {
+    /// Migrates, brings servers and partitions in line, and keeps `database` true from then on.
+    pub(crate) async fn keep(
+        self,
+        database: Dependency,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let prepare = async {
+            if let Some(owner) = &self.owner {
+                postgres::migrate(owner.expose(), db::MIGRATIONS, &database).await;
+                let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
+                while let Err(error) = self.align(owner.expose()).await {
+                    tracing::warn!(error = format!("{error:#}"), "partitions wait");
+                    database.down("partitions wait");
+                    backoff.wait().await;
+                }
+            }
+        };
+        if stop.run_until_cancelled(prepare).await.is_none() {
+            return Ok(());
+        }
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            match self.shards.locate(&self.pool).await {
+                Ok(()) => database.up(),
+                Err(error) => {
+                    tracing::debug!(error = format!("{error:#}"), "the coordinator");
+                    database.down("the partitions cannot be read");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn align(&self, owner: &str) -> anyhow::Result<()> {
+        let options: PgConnectOptions = owner.parse()?;
+        let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
+        let mut transaction = pool.begin().await?;
+        sqlx::query("SELECT pg_advisory_xact_lock($1)")
+            .bind(LOCK)
+            .execute(&mut *transaction)
+            .await?;
+        for node in &self.nodes {
+            align_server(&mut transaction, node).await.context(node.name)?;
+        }
+        self.create_partitions(&mut transaction).await?;
+        transaction.commit().await?;
+        pool.close().await;
+        Ok(())
+    }
+
+    /// Creates the partitions that are missing, in turn over the nodes.
+    async fn create_partitions(&self, connection: &mut PgConnection) -> anyhow::Result<()> {
+        let existing: Vec<i32> = db::partitions(&mut *connection)
+            .await?
+            .into_iter()
+            .map(|partition| partition.remainder)
+            .collect();
+        for (remainder, node) in (0..PARTITIONS).zip(self.nodes.iter().cycle()) {
+            if existing.contains(&i32::try_from(remainder)?) {
+                continue;
+            }
+            let (name, table) = (node.name, db::partition_table(remainder));
+            execute(
+                connection,
+                format!(
+                    "CREATE FOREIGN TABLE {table} PARTITION OF order_event \
+                     FOR VALUES WITH (MODULUS {PARTITIONS}, REMAINDER {remainder}) \
+                     SERVER {name} OPTIONS (schema_name 'public', table_name '{table}')"
+                ),
+            )
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+async fn align_server(connection: &mut PgConnection, node: &Node) -> anyhow::Result<()> {
+    let name = node.name;
+    let url: PgConnectOptions = node.url.expose().parse().context("not a Postgres URL")?;
+    let port = url.get_port().to_string();
+    let place = [
+        ("host", url.get_host()),
+        ("port", port.as_str()),
+        ("dbname", url.get_database().unwrap_or("postgres")),
+    ];
+    let wanted: Vec<_> = place.into_iter().chain(SERVER_OPTIONS).collect();
+    let existing: Option<Vec<String>> = sqlx::query_scalar(
+        "SELECT coalesce(srvoptions, '{}') FROM pg_foreign_server WHERE srvname = $1",
+    )
+    .bind(name)
+    .fetch_optional(&mut *connection)
+    .await?;
+    match existing {
+        None => {
+            let options: Vec<_> =
+                wanted.iter().map(|(key, value)| format!("{key} {}", literal(value))).collect();
+            let options = options.join(", ");
+            let create = format!(
+                "CREATE SERVER {name} FOREIGN DATA WRAPPER postgres_fdw OPTIONS ({options})"
+            );
+            execute(connection, create).await?;
+        }
+        Some(existing) => {
+            for (key, value) in wanted {
+                if existing.contains(&format!("{key}={value}")) {
+                    continue;
+                }
+                let is_set = existing.iter().any(|option| option.starts_with(&format!("{key}=")));
+                let verb = if is_set { "SET" } else { "ADD" };
+                let value = literal(value);
+                execute(connection, format!("ALTER SERVER {name} OPTIONS ({verb} {key} {value})"))
+                    .await?;
+            }
+        }
+    }
+    map_users(connection, node).await
+}
+
+/// Whoever writes or reads through the coordinator does so as the node's restricted role.
+async fn map_users(connection: &mut PgConnection, node: &Node) -> anyhow::Result<()> {
+    let (name, url) = (node.name, node.url.expose());
+    let (user, password) = credentials(url).context("the URL names no user and password")?;
+    for role in ["ordersaga_service", "ordersaga_owner"] {
+        let options = format!("user {}, password {}", literal(&user), literal(&password));
+        execute(connection, format!("DROP USER MAPPING IF EXISTS FOR {role} SERVER {name}"))
+            .await?;
+        execute(
+            connection,
+            format!("CREATE USER MAPPING FOR {role} SERVER {name} OPTIONS ({options})"),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Runs a statement that Postgres takes no parameters in. Every part of it is either a name that
+/// the configuration's parser let through or a quoted literal.
+async fn execute(connection: &mut PgConnection, statement: String) -> anyhow::Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await?;
+    Ok(())
+}
+
+fn credentials(url: &str) -> anyhow::Result<(String, String)> {
+    // The parser's error would repeat the URL.
+    let url = url::Url::parse(url).map_err(|_| anyhow::anyhow!("not a URL"))?;
+    let decode = |text| percent_encoding::percent_decode_str(text).decode_utf8();
+    let password = url.password().context("no password")?;
+    Ok((decode(url.username())?.into_owned(), decode(password)?.into_owned()))
+}
+
+/// A string constant. Backslashes are plain: `standard_conforming_strings` is on since Postgres 9.1.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_decoded_and_quoted() {
+        let (user, password) = credentials("postgres://fdw:it%27s%20a%2Fsecret@h:1/d").unwrap();
+        assert_eq!((user.as_str(), literal(&password).as_str()), ("fdw", "'it''s a/secret'"));
+        assert!(credentials("postgres://fdw@h/d").is_err());
+    }
+}

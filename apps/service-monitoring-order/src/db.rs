@@ -1,0 +1,135 @@
+//! The SQL of service-monitoring-order: facts in, facts out, and where the partitions lie.
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use ordersaga_contract::{Event, Fact, Order, OrderId, Reason};
+use ordersaga_saga::status::Heard;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, FromRow, PgExecutor};
+
+/// The migrations of the coordinator.
+pub(crate) static MIGRATIONS: &Migrator = {
+    static MIGRATOR: Migrator = sqlx::migrate!("../../sql/monitoring");
+    &MIGRATOR
+};
+
+/// The migrations of a node.
+pub(crate) static SHARD_MIGRATIONS: &Migrator = {
+    static MIGRATOR: Migrator = sqlx::migrate!("../../sql/shard");
+    &MIGRATOR
+};
+
+/// A partition and where it lies.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub(crate) struct Partition {
+    pub(crate) remainder: i32,
+    pub(crate) server: String,
+    pub(crate) table: String,
+}
+
+/// The table of a partition, on the coordinator and on its node.
+pub(crate) fn partition_table(remainder: u32) -> String {
+    format!("order_event_{remainder:02}")
+}
+
+/// Where each partition lies, by the coordinator's catalog.
+pub(crate) async fn partitions(executor: impl PgExecutor<'_>) -> anyhow::Result<Vec<Partition>> {
+    sqlx::query_as(
+        "SELECT substring(pg_get_expr(c.relpartbound, c.oid) FROM 'remainder (\\d+)')::int AS remainder, \
+                s.srvname::text AS server, \
+                coalesce((SELECT option_value FROM pg_options_to_table(f.ftoptions) \
+                          WHERE option_name = 'table_name'), c.relname::text) AS \"table\" \
+         FROM pg_inherits i \
+         JOIN pg_class c ON c.oid = i.inhrelid \
+         JOIN pg_foreign_table f ON f.ftrelid = c.oid \
+         JOIN pg_foreign_server s ON s.oid = f.ftserver \
+         WHERE i.inhparent = 'order_event'::regclass \
+         ORDER BY 1",
+    )
+    .fetch_all(executor)
+    .await
+    .context("reading where the partitions lie")
+}
+
+/// Adds facts. What is known already stays as it is.
+pub(crate) async fn insert_facts(
+    connection: &mut PgConnection,
+    events: &[&Event],
+) -> anyhow::Result<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let column =
+        |value: fn(&Order) -> i64| events.iter().map(|e| value(&e.order)).collect::<Vec<_>>();
+    let reason = |event: &&Event| event.kind.cancellation().map(|end| end.reason.code());
+    sqlx::query(
+        "INSERT INTO order_event (order_id, fact, item_id, seller_id, client_id, quantity, reason, at) \
+         SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], \
+                              $5::bigint[], $6::int[], $7::smallint[], $8::timestamptz[]) \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(column(|order| order.order_id.get()))
+    .bind(events.iter().map(|e| e.kind.fact().code()).collect::<Vec<_>>())
+    .bind(column(|order| order.item_id.get()))
+    .bind(column(|order| order.seller_id.get()))
+    .bind(column(|order| order.client_id.get()))
+    .bind(events.iter().map(|e| i32::try_from(e.order.quantity.get())).collect::<Result<Vec<_>, _>>()?)
+    .bind(events.iter().map(reason).collect::<Vec<_>>())
+    .bind(events.iter().map(|e| e.time).collect::<Vec<_>>())
+    .execute(connection)
+    .await
+    .context("adding facts")?;
+    Ok(())
+}
+
+/// What was heard of an order, with the identity its events carry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct History {
+    pub(crate) order: Order,
+    pub(crate) heard: Vec<Heard>,
+}
+
+#[derive(FromRow)]
+struct FactRow {
+    fact: i16,
+    item_id: i64,
+    seller_id: i64,
+    client_id: i64,
+    quantity: i32,
+    reason: Option<i16>,
+    at: DateTime<Utc>,
+}
+
+/// Reads what was heard of an order from `table`: a partition on its node, or the whole of
+/// `order_event` on the coordinator.
+pub(crate) async fn history(
+    pool: &PgPool,
+    table: &str,
+    order_id: OrderId,
+) -> anyhow::Result<Option<History>> {
+    let rows: Vec<FactRow> = sqlx::query_as(AssertSqlSafe(format!(
+        "SELECT fact, item_id, seller_id, client_id, quantity, reason, at FROM {table} \
+         WHERE order_id = $1 ORDER BY fact"
+    )))
+    .bind(order_id.get())
+    .fetch_all(pool)
+    .await
+    .context("reading facts")?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let order = Order {
+        order_id,
+        item_id: first.item_id.try_into()?,
+        seller_id: first.seller_id.try_into()?,
+        client_id: first.client_id.try_into()?,
+        quantity: i64::from(first.quantity).try_into()?,
+    };
+    let heard = rows
+        .into_iter()
+        .map(|row| {
+            let fact = Fact::from_code(row.fact).context("an unknown fact")?;
+            Ok(Heard { fact, time: row.at, reason: row.reason.and_then(Reason::from_code) })
+        })
+        .collect::<anyhow::Result<_>>()?;
+    Ok(Some(History { order, heard }))
+}

@@ -1,0 +1,48 @@
+//! Following the topics: every event becomes a fact, on the node that owns its order.
+
+use std::sync::Arc;
+
+use ordersaga_runtime::consumer::{Handler, Record};
+use sqlx::PgConnection;
+
+use crate::db;
+use crate::shards::Shards;
+use crate::waiters::Waiters;
+
+pub(crate) struct Follower {
+    shards: Arc<Shards>,
+    waiters: Arc<Waiters>,
+}
+
+impl Follower {
+    pub(crate) fn new(shards: Arc<Shards>, waiters: Arc<Waiters>) -> Self {
+        Self { shards, waiters }
+    }
+}
+
+impl Handler for Follower {
+    type Applied = ();
+
+    /// One lane per node: a transaction touches one node, and a node that is away holds up its own
+    /// partitions only.
+    fn lane_of(&self, partition: u32) -> usize {
+        self.shards.owner_of(partition)
+    }
+
+    fn lanes(&self) -> usize {
+        self.shards.count()
+    }
+
+    async fn apply(
+        &self,
+        transaction: &mut PgConnection,
+        records: &[Record],
+    ) -> anyhow::Result<()> {
+        let events: Vec<_> = records.iter().map(|record| &record.event).collect();
+        db::insert_facts(transaction, &events).await
+    }
+
+    fn committed(&self, (): (), records: &[Record]) {
+        self.waiters.wake(records.iter().map(|record| record.event.order.order_id));
+    }
+}

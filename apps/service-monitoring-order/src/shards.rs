@@ -1,0 +1,116 @@
+//! The nodes that hold the status partitions: which node owns which partition, and reading an
+//! order straight from its owner, which costs a tenth of reading it through the coordinator.
+
+use anyhow::Context;
+use ordersaga_contract::{OrderId, PARTITIONS, partition_of};
+use ordersaga_runtime::health::{Dependency, Health};
+use ordersaga_runtime::postgres;
+use parking_lot::RwLock;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Node;
+use crate::db::{self, History, SHARD_MIGRATIONS};
+
+/// All nodes.
+pub(crate) struct Shards {
+    nodes: Vec<Shard>,
+    coordinator: PgPool,
+    /// The owner of each partition, as the coordinator's catalog has it.
+    owners: RwLock<Vec<Option<Owner>>>,
+}
+
+struct Shard {
+    name: &'static str,
+    pool: PgPool,
+    dependency: Dependency,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Owner {
+    /// Index into the nodes.
+    node: usize,
+    table: String,
+}
+
+impl Shards {
+    pub(crate) fn new(
+        nodes: &[Node],
+        health: &Health,
+        coordinator: PgPool,
+        connections: u32,
+    ) -> anyhow::Result<Self> {
+        let nodes = nodes
+            .iter()
+            .map(|node| {
+                let pool = postgres::pool(node.url.expose(), crate::NAME, connections)
+                    .with_context(|| format!("SHARDS: {}", node.name))?;
+                Ok(Shard { name: node.name, pool, dependency: health.optional(node.name) })
+            })
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self { nodes, coordinator, owners: RwLock::new(vec![None; PARTITIONS as usize]) })
+    }
+
+    /// How many nodes there are.
+    pub(crate) fn count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The node that owns a partition, as a number below [`Shards::count`].
+    pub(crate) fn owner_of(&self, partition: u32) -> usize {
+        self.owner(partition).map_or(0, |owner| owner.node)
+    }
+
+    fn owner(&self, partition: u32) -> Option<Owner> {
+        self.owners.read().get(partition as usize)?.clone()
+    }
+
+    /// Learns from the coordinator's catalog where the partitions lie.
+    pub(crate) async fn locate(&self, coordinator: &PgPool) -> anyhow::Result<()> {
+        let partitions = db::partitions(coordinator).await?;
+        let mut owners = vec![None; PARTITIONS as usize];
+        for partition in partitions {
+            let node = self.nodes.iter().position(|node| node.name == partition.server);
+            let node = node.with_context(|| format!("SHARDS lacks {}", partition.server))?;
+            let owner = owners
+                .get_mut(usize::try_from(partition.remainder)?)
+                .context("more partitions than the topics have")?;
+            *owner = Some(Owner { node, table: partition.table });
+        }
+        anyhow::ensure!(owners.iter().all(Option::is_some), "a partition is missing");
+        if *self.owners.read() != owners {
+            *self.owners.write() = owners;
+        }
+        Ok(())
+    }
+
+    /// Migrates a node and then keeps its state, until stopped.
+    pub(crate) async fn keep(&self, node: Node, stop: CancellationToken) -> anyhow::Result<()> {
+        let Some(shard) = self.nodes.iter().find(|shard| shard.name == node.name) else {
+            return Ok(());
+        };
+        let schema = postgres::Schema {
+            migrations: SHARD_MIGRATIONS,
+            owner: node.owner_url,
+            probe: "SELECT FROM order_event_00 LIMIT 0",
+        };
+        schema.keep(shard.pool.clone(), shard.dependency.clone(), stop).await
+    }
+
+    /// The name of the node an order lies on.
+    pub(crate) fn name_of(&self, order: OrderId) -> &'static str {
+        self.nodes[self.owner_of(partition_of(order))].name
+    }
+
+    /// What was heard of an order: from its owner, or through the coordinator where the owner
+    /// cannot be asked directly.
+    pub(crate) async fn history(&self, order: OrderId) -> anyhow::Result<Option<History>> {
+        if let Some(owner) = self.owner(partition_of(order)) {
+            match db::history(&self.nodes[owner.node].pool, &owner.table, order).await {
+                Ok(history) => return Ok(history),
+                Err(error) => tracing::debug!(error = format!("{error:#}"), "a direct read"),
+            }
+        }
+        db::history(&self.coordinator, "order_event", order).await
+    }
+}

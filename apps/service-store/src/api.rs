@@ -1,0 +1,104 @@
+//! The HTTP API: find and add items.
+
+use ordersaga_contract::ItemId;
+use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody, Text};
+use poem_openapi::param::Query;
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use serde::{Deserialize, Serialize};
+
+use crate::items::{ItemView, Items};
+
+/// What the API says of itself.
+pub(crate) const ABOUT: About = About {
+    name: crate::NAME,
+    title: "Store",
+    version: env!("CARGO_PKG_VERSION"),
+    description: "Keeps items and what is reserved of them. Reserving itself is asynchronous: \
+                  orders arrive by the topic `incoming`, answers leave by `reservation` and `reset`.",
+    server: "http://localhost:8002",
+};
+
+/// The operations and what they need.
+pub(crate) struct Api {
+    items: Items,
+}
+
+/// An item to sell.
+#[derive(Object, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct AddItem {
+    /// Who sells it.
+    seller_id: Id,
+    /// Price of a unit in the currency's minor units.
+    price: Bounded<0, { i64::MAX }>,
+    /// What it is called.
+    name: Text<1, 200>,
+    /// Units there are.
+    #[serde(default = "one")]
+    #[oai(default = "one")]
+    quantity: Bounded<1, 1000>,
+}
+
+fn one() -> Bounded<1, 1000> {
+    const ONE: Bounded<1, 1000> = Bounded::new(1).unwrap();
+    ONE
+}
+
+/// The item's id.
+#[derive(Object, Serialize)]
+struct ItemAdded {
+    /// Counted from 1.
+    item_id: i64,
+}
+
+#[derive(ApiResponse)]
+enum Added {
+    /// The item can be ordered.
+    #[oai(status = 201)]
+    Added(
+        JsonBody<ItemAdded>,
+        /// Where the item is.
+        #[oai(header = "Location")]
+        String,
+    ),
+}
+
+#[derive(ApiResponse)]
+enum Found {
+    /// The item and its newest reservations.
+    #[oai(status = 200)]
+    Found(JsonBody<ItemView>),
+}
+
+impl Api {
+    pub(crate) fn new(items: Items) -> Self {
+        Self { items }
+    }
+}
+
+#[OpenApi]
+impl Api {
+    /// Find an item
+    ///
+    /// With how much of it is free and its newest reservations. Answers from the cache where it
+    /// can; by the time an order's status says SHIPPING or CANCELLED, its item here says so too.
+    #[oai(path = "/api/v1/items/find", method = "get", operation_id = "find_item")]
+    async fn find(&self, item_id: Query<Id>) -> Result<Found, Failure> {
+        let found = self.items.find(item_id.0.into()).await.map_err(Failure::unavailable)?;
+        found
+            .map(|item| Found::Found(JsonBody(item)))
+            .ok_or_else(|| Failure::not_found("There is no item with this item_id."))
+    }
+
+    /// Add an item
+    #[oai(path = "/api/v1/items/add", method = "post", operation_id = "add_item")]
+    async fn add(&self, body: JsonBody<AddItem>) -> Result<Added, Failure> {
+        let AddItem { seller_id, price, name, quantity } = body.0;
+        let added = self.items.add(seller_id.into(), price.get(), name.as_str(), quantity.into());
+        let item_id: ItemId = added.await.map_err(Failure::unavailable)?;
+        Ok(Added::Added(
+            JsonBody(ItemAdded { item_id: item_id.get() }),
+            format!("/api/v1/items/find?item_id={item_id}"),
+        ))
+    }
+}

@@ -1,0 +1,262 @@
+//! The cache of items in Redis. It is versioned: an entry carries its item's version, and no script
+//! here ever puts an older version over a newer one, so racing readers and writers cannot leave a
+//! stale item behind.
+//!
+//! The relay tells the cache of every change *before* the change's events go out, and again after
+//! a crash in between. When Redis cannot be told, that is marked in the database; as soon as Redis
+//! answers, everything cached before is set aside by a new epoch, and until then nothing is read
+//! from it. Redis away: answers come from Postgres, nothing fails.
+
+use std::pin::Pin;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use ordersaga_contract::ItemId;
+use ordersaga_runtime::health::Dependency;
+use ordersaga_runtime::relay::Invalidate;
+use parking_lot::Mutex;
+use prometheus::IntCounterVec;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{RedisResult, Script};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::db;
+use crate::items::ItemView;
+
+/// How long an id stays known to be no item's.
+const ABSENCE_TTL: Duration = Duration::from_secs(5);
+/// How long a mark of a newer version keeps an older one out: longer than any load can take.
+const MARK_TTL: Duration = Duration::from_secs(60);
+/// How soon trouble with Redis is noticed and made up for.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+static LOOKUPS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    prometheus::register_int_counter_vec!(
+        "cache_requests_total",
+        "Items asked of the cache, by result: hit, absent (known not to exist), miss, or bypass \
+         (Redis is away or not to be trusted).",
+        &["result"]
+    )
+    .expect("registered once")
+});
+
+/// Returns the epoch and the entry. An entry is `VERSION|JSON`; the JSON is empty for a mark that a
+/// newer version exists, and `null` for an id that is no item's.
+static GET: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local epoch = redis.call('GET', 'item:epoch') or '0'
+         return {epoch, redis.call('GET', 'item:' .. epoch .. ':' .. ARGV[1])}",
+    )
+});
+
+/// Puts an entry (item, version, JSON, milliseconds, epoch) unless a newer version is known or the
+/// epoch is another than when the caller looked.
+static PUT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local epoch = redis.call('GET', 'item:epoch') or '0'
+         if epoch ~= ARGV[5] then return 0 end
+         local key = 'item:' .. epoch .. ':' .. ARGV[1]
+         local held = redis.call('GET', key)
+         if held and tonumber(string.match(held, '^%d+')) > tonumber(ARGV[2]) then return 0 end
+         redis.call('SET', key, ARGV[2] .. '|' .. ARGV[3], 'PX', ARGV[4])
+         return 1",
+    )
+});
+
+/// Replaces what is older than the given versions by marks: milliseconds, then item and version in
+/// turn.
+static MARK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local epoch = redis.call('GET', 'item:epoch') or '0'
+         for i = 2, #ARGV, 2 do
+           local key = 'item:' .. epoch .. ':' .. ARGV[i]
+           local held = redis.call('GET', key)
+           if not held or tonumber(string.match(held, '^%d+')) < tonumber(ARGV[i + 1]) then
+             redis.call('SET', key, ARGV[i + 1] .. '|', 'PX', ARGV[1])
+           end
+         end
+         return 1",
+    )
+});
+
+/// What the cache knows of an item.
+pub(crate) enum Lookup {
+    /// The item.
+    Found(Box<ItemView>),
+    /// There is no such item.
+    KnownAbsent,
+    /// Nothing; what is loaded may be put under this epoch.
+    Miss { epoch: String },
+    /// The cache is not to be used now.
+    Bypass,
+}
+
+pub(crate) struct Cache {
+    redis: ConnectionManager,
+    pool: PgPool,
+    ttl: Duration,
+    dependency: Dependency,
+    /// Redis may hold items older than the database.
+    suspect: AtomicBool,
+    /// The server process last seen: another one may have come back with old data.
+    run_id: Mutex<Option<String>>,
+}
+
+impl Cache {
+    /// A cache that connects when first used.
+    pub(crate) fn new(
+        config: &Config,
+        pool: PgPool,
+        dependency: Dependency,
+    ) -> anyhow::Result<Self> {
+        let client = redis::Client::open(config.redis_url.expose()).context("REDIS_URL")?;
+        let settings = ConnectionManagerConfig::new()
+            .set_number_of_retries(1)
+            .set_min_delay(Duration::from_millis(20))
+            .set_max_delay(Duration::from_millis(200))
+            .set_connection_timeout(Some(Duration::from_millis(300)))
+            .set_response_timeout(Some(Duration::from_millis(300)));
+        Ok(Self {
+            redis: ConnectionManager::new_lazy_with_config(client, settings)?,
+            pool,
+            ttl: config.cache_ttl_seconds,
+            dependency,
+            // Until the first check has looked: a past failure may be marked in the database.
+            suspect: AtomicBool::new(true),
+            run_id: Mutex::default(),
+        })
+    }
+
+    /// What is known of an item.
+    pub(crate) async fn get(&self, item: ItemId) -> Lookup {
+        let lookup = self.try_get(item).await.unwrap_or(Lookup::Bypass);
+        let result = match lookup {
+            Lookup::Found(_) => "hit",
+            Lookup::KnownAbsent => "absent",
+            Lookup::Miss { .. } => "miss",
+            Lookup::Bypass => "bypass",
+        };
+        LOOKUPS.with_label_values(&[result]).inc();
+        lookup
+    }
+
+    async fn try_get(&self, item: ItemId) -> anyhow::Result<Lookup> {
+        if self.suspect.load(Ordering::Acquire) || !self.dependency.is_up() {
+            return Ok(Lookup::Bypass);
+        }
+        let mut redis = self.redis.clone();
+        let answer = GET.arg(item.get()).invoke_async(&mut redis).await;
+        let (epoch, entry): (String, Option<String>) = self.noticing(answer)?;
+        let json = entry.as_deref().and_then(|entry| entry.split_once('|')).map_or("", |e| e.1);
+        Ok(match json {
+            "" => Lookup::Miss { epoch },
+            "null" => Lookup::KnownAbsent,
+            json => Lookup::Found(serde_json::from_str(json)?),
+        })
+    }
+
+    /// Offers what was loaded: an item with its version, or that there is none.
+    pub(crate) async fn put(&self, item: ItemId, found: Option<&(ItemView, i64)>, epoch: &str) {
+        let (version, json, ttl) = match found {
+            Some((view, version)) => {
+                let Ok(json) = serde_json::to_string(view) else { return };
+                (*version, json, jittered(self.ttl))
+            }
+            None => (0, "null".to_owned(), ABSENCE_TTL),
+        };
+        let mut redis = self.redis.clone();
+        let mut put = PUT.arg(item.get());
+        put.arg(version).arg(json).arg(milliseconds(ttl)).arg(epoch);
+        let _ = self.noticing(put.invoke_async::<i64>(&mut redis).await);
+    }
+
+    /// A new item: whoever asked for its id before must not be believed any longer. If Redis
+    /// cannot be told, [`ABSENCE_TTL`] bounds the error.
+    pub(crate) async fn forget_absence(&self, item: ItemId) {
+        let _ = self.mark(&[(item.get(), 1)]).await;
+    }
+
+    async fn mark(&self, changed: &[(i64, i64)]) -> RedisResult<()> {
+        let mut redis = self.redis.clone();
+        let mut mark = MARK.arg(milliseconds(MARK_TTL));
+        for (item, version) in changed {
+            mark.arg(*item).arg(*version);
+        }
+        self.noticing(mark.invoke_async::<i64>(&mut redis).await).map(|_| ())
+    }
+
+    /// Lets no later reader wait for a Redis that has just failed.
+    fn noticing<T>(&self, answer: RedisResult<T>) -> RedisResult<T> {
+        if let Err(error) = &answer {
+            tracing::debug!(%error, "redis");
+            self.dependency.down("does not answer");
+        }
+        answer
+    }
+
+    /// Watches Redis once a second, and renews the cache after trouble. Runs until stopped.
+    pub(crate) async fn keep(&self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut ticks = tokio::time::interval(CHECK_INTERVAL);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if let Err(error) = self.check().await {
+                tracing::debug!(error = format!("{error:#}"), "the cache is not used");
+            }
+        }
+        Ok(())
+    }
+
+    async fn check(&self) -> anyhow::Result<()> {
+        let mut redis = self.redis.clone();
+        let info: RedisResult<redis::InfoDict> =
+            redis::cmd("INFO").arg("server").query_async(&mut redis).await;
+        let run_id: String = self.noticing(info)?.get("run_id").unwrap_or_default();
+        let is_another = self.run_id.lock().as_ref().is_some_and(|known| *known != run_id);
+        if is_another {
+            db::mark_cache(&self.pool).await?;
+        }
+        *self.run_id.lock() = Some(run_id);
+        let marks = db::cache_marks(&self.pool).await?;
+        if let Some(marks) = marks {
+            self.suspect.store(true, Ordering::Release);
+            let renewed = redis::cmd("INCR").arg("item:epoch").query_async::<i64>(&mut redis).await;
+            self.noticing(renewed)?;
+            db::renew_cache(&self.pool, marks).await?;
+            tracing::info!("redis answers again: everything cached before is set aside");
+        } else {
+            self.suspect.store(false, Ordering::Release);
+        }
+        self.dependency.up();
+        Ok(())
+    }
+}
+
+impl Invalidate for Cache {
+    fn invalidate(
+        &self,
+        changed: Vec<(i64, i64)>,
+    ) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + '_>> {
+        Box::pin(async move {
+            if self.suspect.load(Ordering::Acquire) && !self.dependency.is_up() {
+                // Already marked, or not yet looked at: either way nobody reads the cache, and
+                // the mark stands in the database below.
+            } else if self.mark(&changed).await.is_ok() {
+                return Ok(());
+            }
+            self.suspect.store(true, Ordering::Release);
+            db::mark_cache(&self.pool).await.context("marking the cache as suspect")
+        })
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A tenth less at random, so that what was cached together does not expire together.
+fn jittered(ttl: Duration) -> Duration {
+    ttl.mul_f64(1.0 - fastrand::f64() / 10.0)
+}

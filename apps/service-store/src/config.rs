@@ -1,0 +1,41 @@
+//! Settings of service-store.
+
+use std::time::Duration;
+
+use clap::Parser;
+use ordersaga_runtime::config::{
+    self, HttpConfig, KafkaConfig, LogConfig, PostgresConfig, Secret, SecretParser, ShutdownConfig,
+};
+
+const REDIS_URL: SecretParser = SecretParser { prefixes: &["redis://", "rediss://"] };
+
+/// Reserves stock for orders, the pivot transaction of the saga, and answers for items.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "service-store", version, about)]
+pub(crate) struct Config {
+    #[command(flatten)]
+    pub(crate) http: HttpConfig,
+    #[command(flatten)]
+    pub(crate) postgres: PostgresConfig,
+    #[command(flatten)]
+    pub(crate) kafka: KafkaConfig,
+    #[command(flatten)]
+    pub(crate) log: LogConfig,
+    #[command(flatten)]
+    pub(crate) shutdown: ShutdownConfig,
+    /// Redis URL, as redis://user:password@host:port/database. The service works without Redis,
+    /// only slower.
+    #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379/0",
+          hide_env_values = true, value_parser = REDIS_URL)]
+    pub(crate) redis_url: Secret,
+    /// Seconds an item stays cached.
+    #[arg(long, env = "CACHE_TTL_SECONDS", default_value = "900", value_parser = config::seconds)]
+    pub(crate) cache_ttl_seconds: Duration,
+}
+
+impl Config {
+    /// From the environment; ends the process with a clear message if a setting is wrong.
+    pub(crate) fn from_environment() -> Self {
+        config::parse(&[("http_listen", "127.0.0.1:8002"), ("kafka_group", "storage")])
+    }
+}

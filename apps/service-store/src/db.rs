@@ -1,0 +1,251 @@
+//! The SQL of service-store. Each function is one or two statements for a whole batch.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, ensure};
+use chrono::{DateTime, Utc};
+use ordersaga_contract::{ItemId, Order, Quantity, Reason, SellerId};
+use ordersaga_saga::stock::{Ledger, Reservation, Stock};
+use sqlx::migrate::Migrator;
+use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection, PgPool};
+
+use crate::items::{ItemView, ReservationView};
+
+/// The migrations of this service's database.
+pub(crate) static MIGRATIONS: &Migrator = {
+    static MIGRATOR: Migrator = sqlx::migrate!("../../sql/store");
+    &MIGRATOR
+};
+
+#[derive(FromRow)]
+struct ReservationRow {
+    order_id: i64,
+    item_id: i64,
+    seller_id: i64,
+    client_id: i64,
+    quantity: i32,
+    state: i16,
+    reason: Option<i16>,
+}
+
+/// Reads what the store has of these orders and of the items they are about. The items are locked,
+/// in the order of their ids, until the transaction ends.
+pub(crate) async fn load(
+    connection: &mut PgConnection,
+    orders: &[Order],
+) -> anyhow::Result<Ledger> {
+    let ids: Vec<_> = orders.iter().map(|order| order.order_id.get()).collect();
+    let rows: Vec<ReservationRow> = sqlx::query_as(
+        "SELECT order_id, item_id, seller_id, client_id, quantity, state, reason \
+         FROM reservation WHERE order_id = ANY($1)",
+    )
+    .bind(ids)
+    .fetch_all(&mut *connection)
+    .await
+    .context("reading reservations")?;
+    let reservations: Vec<_> =
+        rows.iter().map(ReservationRow::decode).collect::<anyhow::Result<_>>()?;
+
+    let named = orders.iter().chain(reservations.iter().map(|(order, _)| order));
+    let items: BTreeSet<i64> = named.map(|order| order.item_id.get()).collect();
+    let stock: Vec<(i64, i64, i64, i64)> = sqlx::query_as(
+        "SELECT item_id, seller_id, quantity, reserved FROM item WHERE item_id = ANY($1) \
+         ORDER BY item_id FOR NO KEY UPDATE",
+    )
+    .bind(items.into_iter().collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await
+    .context("locking items")?;
+    let stock = stock
+        .into_iter()
+        .map(|(item, seller, quantity, reserved)| {
+            Ok((item.try_into()?, Stock { seller_id: seller.try_into()?, quantity, reserved }))
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(Ledger::new(stock, reservations))
+}
+
+/// Writes the reservations that changed. Fails, to be tried again, if another transaction decided
+/// one of the orders meanwhile.
+pub(crate) async fn write_reservations(
+    connection: &mut PgConnection,
+    ledger: &Ledger,
+    time: DateTime<Utc>,
+) -> anyhow::Result<()> {
+    let changed: Vec<_> = ledger.changed_orders().collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let column =
+        |value: fn(&Order) -> i64| changed.iter().map(|(o, _)| value(o)).collect::<Vec<_>>();
+    let (states, reasons): (Vec<_>, Vec<_>) = changed.iter().map(|(_, r)| encode(*r)).unzip();
+    let written = sqlx::query(
+        "INSERT INTO reservation AS r (order_id, item_id, seller_id, client_id, quantity, state, \
+                                       reason, updated_at) \
+         SELECT o, i, s, c, q, state, reason, $8 \
+         FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], \
+                     $6::smallint[], $7::smallint[]) u (o, i, s, c, q, state, reason) \
+         ON CONFLICT (order_id) DO UPDATE SET state = excluded.state, updated_at = $8 \
+         WHERE r.state = 1 AND excluded.state = 2",
+    )
+    .bind(column(|order| order.order_id.get()))
+    .bind(column(|order| order.item_id.get()))
+    .bind(column(|order| order.seller_id.get()))
+    .bind(column(|order| order.client_id.get()))
+    .bind(column(|order| order.quantity.get()))
+    .bind(states)
+    .bind(reasons)
+    .bind(time)
+    .execute(connection)
+    .await
+    .context("writing reservations")?;
+    ensure!(written.rows_affected() == changed.len() as u64, "an order was decided meanwhile");
+    Ok(())
+}
+
+/// Writes the stock that changed; returns each item's new version.
+pub(crate) async fn write_stock(
+    connection: &mut PgConnection,
+    ledger: &Ledger,
+    time: DateTime<Utc>,
+) -> anyhow::Result<Vec<(i64, i64)>> {
+    let (items, reserved): (Vec<_>, Vec<_>) =
+        ledger.changed_items().map(|(item, stock)| (item.get(), stock.reserved)).unzip();
+    if items.is_empty() {
+        return Ok(Vec::new());
+    }
+    sqlx::query_as(
+        "UPDATE item i SET reserved = u.reserved, version = version + 1, updated_at = $3 \
+         FROM unnest($1::bigint[], $2::bigint[]) u (item_id, reserved) \
+         WHERE i.item_id = u.item_id RETURNING i.item_id, i.version",
+    )
+    .bind(items)
+    .bind(reserved)
+    .bind(time)
+    .fetch_all(connection)
+    .await
+    .context("writing stock")
+}
+
+/// Adds an item.
+pub(crate) async fn insert_item(
+    pool: &PgPool,
+    seller: SellerId,
+    price: i64,
+    name: &str,
+    quantity: Quantity,
+) -> anyhow::Result<ItemId> {
+    let id: i64 = sqlx::query_scalar(
+        "INSERT INTO item (seller_id, price, name, quantity) VALUES ($1, $2, $3, $4) \
+         RETURNING item_id",
+    )
+    .bind(seller.get())
+    .bind(price)
+    .bind(name)
+    .bind(quantity.get())
+    .fetch_one(pool)
+    .await
+    .context("adding an item")?;
+    Ok(id.try_into()?)
+}
+
+#[derive(FromRow)]
+struct ItemRow {
+    seller_id: i64,
+    price: i64,
+    name: String,
+    quantity: i64,
+    reserved: i64,
+    version: i64,
+    updated_at: DateTime<Utc>,
+    reservations: Json<Vec<ReservationView>>,
+}
+
+/// An item with its newest reservations, and the version they belong to: one statement, so that
+/// all of it is of one moment.
+pub(crate) async fn find_item(
+    pool: &PgPool,
+    item: ItemId,
+) -> anyhow::Result<Option<(ItemView, i64)>> {
+    let row: Option<ItemRow> = sqlx::query_as(
+        "SELECT seller_id, price, name, quantity, reserved, version, updated_at, \
+                coalesce((SELECT jsonb_agg(jsonb_build_object('order_id', order_id, 'time', time, \
+                     'state', CASE state WHEN 1 THEN 'RESERVED' ELSE 'RELEASED' END) \
+                     ORDER BY order_id DESC) \
+                 FROM (SELECT order_id, state, updated_at AS time FROM reservation \
+                       WHERE item_id = $1 AND state <= 2 ORDER BY order_id DESC LIMIT 20) r), \
+                '[]') AS reservations \
+         FROM item WHERE item_id = $1",
+    )
+    .bind(item.get())
+    .fetch_optional(pool)
+    .await
+    .context("finding an item")?;
+    Ok(row.map(|row| {
+        let view = ItemView {
+            item_id: item.get(),
+            seller_id: row.seller_id,
+            price: row.price,
+            item_name: row.name,
+            is_reserved: row.reserved > 0,
+            date: row.updated_at,
+            quantity: row.quantity,
+            available: row.quantity - row.reserved,
+            reserved: row.reserved,
+            reservations: row.reservations.0,
+        };
+        (view, row.version)
+    }))
+}
+
+/// Notes that the cache may hold items older than the database.
+pub(crate) async fn mark_cache(pool: &PgPool) -> sqlx::Result<()> {
+    sqlx::query("UPDATE cache_state SET marks = marks + 1").execute(pool).await.map(|_| ())
+}
+
+/// The marks not yet made up for, if there are any: their number is what [`renew_cache`] takes.
+pub(crate) async fn cache_marks(pool: &PgPool) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar("SELECT marks FROM cache_state WHERE marks > renewed")
+        .fetch_optional(pool)
+        .await
+}
+
+/// Notes that everything cached before the mark numbered `marks` has been set aside.
+pub(crate) async fn renew_cache(pool: &PgPool, marks: i64) -> sqlx::Result<()> {
+    sqlx::query("UPDATE cache_state SET renewed = greatest(renewed, $1)")
+        .bind(marks)
+        .execute(pool)
+        .await
+        .map(|_| ())
+}
+
+impl ReservationRow {
+    fn decode(&self) -> anyhow::Result<(Order, Reservation)> {
+        let order = Order {
+            order_id: self.order_id.try_into()?,
+            item_id: self.item_id.try_into()?,
+            seller_id: self.seller_id.try_into()?,
+            client_id: self.client_id.try_into()?,
+            quantity: i64::from(self.quantity).try_into()?,
+        };
+        let reason = self.reason.and_then(Reason::from_code);
+        let reservation = match (self.state, reason) {
+            (1, None) => Reservation::Reserved,
+            (2, None) => Reservation::Released,
+            (3, Some(reason)) => Reservation::Refused(reason),
+            (4, None) => Reservation::Cancelled,
+            _ => anyhow::bail!("an unknown reservation state"),
+        };
+        Ok((order, reservation))
+    }
+}
+
+fn encode(reservation: Reservation) -> (i16, Option<i16>) {
+    match reservation {
+        Reservation::Reserved => (1, None),
+        Reservation::Released => (2, None),
+        Reservation::Refused(reason) => (3, Some(reason.code())),
+        Reservation::Cancelled => (4, None),
+    }
+}

@@ -1,0 +1,125 @@
+//! Items as the API shows them: from the cache if it has them, else from the database, with one
+//! load at a time per item.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use ordersaga_contract::{ItemId, Quantity, SellerId};
+use parking_lot::Mutex;
+use poem_openapi::{Enum, Object};
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+
+use crate::cache::{Cache, Lookup};
+use crate::db;
+
+/// An item.
+#[derive(Debug, Clone, PartialEq, Eq, Object, Serialize, Deserialize)]
+pub(crate) struct ItemView {
+    /// The item.
+    pub(crate) item_id: i64,
+    /// Who sells it.
+    pub(crate) seller_id: i64,
+    /// Price of a unit in the currency's minor units.
+    pub(crate) price: i64,
+    /// What it is called.
+    pub(crate) item_name: String,
+    /// Whether at least one unit is reserved now.
+    pub(crate) is_reserved: bool,
+    /// When the item last changed.
+    pub(crate) date: DateTime<Utc>,
+    /// Units there are.
+    pub(crate) quantity: i64,
+    /// Units free to be reserved.
+    pub(crate) available: i64,
+    /// Units reserved now.
+    pub(crate) reserved: i64,
+    /// The newest reservations, newest order first; at most 20.
+    pub(crate) reservations: Vec<ReservationView>,
+}
+
+/// A reservation of an item.
+#[derive(Debug, Clone, PartialEq, Eq, Object, Serialize, Deserialize)]
+pub(crate) struct ReservationView {
+    /// Whose it is.
+    pub(crate) order_id: i64,
+    /// Held or given back.
+    pub(crate) state: ReservationState,
+    /// Since when.
+    pub(crate) time: DateTime<Utc>,
+}
+
+/// Whether stock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, Serialize, Deserialize)]
+#[oai(rename_all = "SCREAMING_SNAKE_CASE")]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum ReservationState {
+    /// Held for the order.
+    Reserved,
+    /// Given back.
+    Released,
+}
+
+type Load = Shared<BoxFuture<'static, Result<Option<ItemView>, Arc<anyhow::Error>>>>;
+
+pub(crate) struct Items {
+    pool: PgPool,
+    cache: Arc<Cache>,
+    loading: Arc<Mutex<HashMap<ItemId, Load>>>,
+}
+
+impl Items {
+    pub(crate) fn new(pool: PgPool, cache: Arc<Cache>) -> Self {
+        Self { pool, cache, loading: Arc::default() }
+    }
+
+    /// The item, if there is one.
+    pub(crate) async fn find(&self, item: ItemId) -> anyhow::Result<Option<ItemView>> {
+        let epoch = match self.cache.get(item).await {
+            Lookup::Found(view) => return Ok(Some(*view)),
+            Lookup::KnownAbsent => return Ok(None),
+            Lookup::Miss { epoch } => Some(epoch),
+            Lookup::Bypass => None,
+        };
+        self.load(item, epoch).await.map_err(|error| anyhow::anyhow!("{error:#}"))
+    }
+
+    /// Adds an item and returns its id.
+    pub(crate) async fn add(
+        &self,
+        seller: SellerId,
+        price: i64,
+        name: &str,
+        quantity: Quantity,
+    ) -> anyhow::Result<ItemId> {
+        let item = db::insert_item(&self.pool, seller, price, name, quantity).await?;
+        // Somebody may have asked for the id before it existed.
+        self.cache.forget_absence(item).await;
+        Ok(item)
+    }
+
+    fn load(&self, item: ItemId, epoch: Option<String>) -> Load {
+        let mut loading = self.loading.lock();
+        let start = || {
+            let (pool, cache) = (self.pool.clone(), self.cache.clone());
+            let loading = self.loading.clone();
+            let load = async move {
+                let found = db::find_item(&pool, item).await;
+                if let (Ok(found), Some(epoch)) = (&found, epoch) {
+                    cache.put(item, found.as_ref(), &epoch).await;
+                }
+                loading.lock().remove(&item);
+                found.map(|found| found.map(|(view, _)| view)).map_err(Arc::new)
+            };
+            // A task of its own: it must end even if everybody who waits for it goes away.
+            let task = tokio::spawn(load);
+            async move { task.await.unwrap_or_else(|error| Err(Arc::new(error.into()))) }
+                .boxed()
+                .shared()
+        };
+        loading.entry(item).or_insert_with(start).clone()
+    }
+}

@@ -1,0 +1,237 @@
+//! The broker as a child process: Apache Kafka in `KRaft` mode, one node.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::Signal;
+
+use crate::digest::sha256;
+use crate::process::{Launch, Process, TICK, run_as};
+use crate::{TemporaryFolder, folder, free_port, jars, programs};
+
+const VERSION: &str = "4.4.0";
+const PROPERTIES: &str = include_str!("../../../redpanda/kafka/server.properties");
+const LOGGING: &str = include_str!("../../../redpanda/kafka/log4j2.properties");
+const READY: &str = "Kafka Server started";
+/// Starts in a third of the time and in less memory than the defaults, which are for large machines.
+const JVM: [&str; 6] = [
+    "-Xms64m",
+    "-Xmx256m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:-UsePerfData",
+    "-Djava.awt.headless=true",
+];
+
+/// The ports of one broker.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ports {
+    /// For clients.
+    pub(crate) listen: u16,
+    /// For the broker's own controller.
+    pub(crate) controller: u16,
+    /// What clients are told to connect to: `listen`, or a proxy's port in front of it.
+    pub(crate) advertised: u16,
+}
+
+/// What every broker on this machine shares, made once: jars, an archive of loaded classes, which
+/// halves the time of a start, and an empty formatted data folder, which saves a run of the JVM.
+#[derive(Debug, Clone)]
+pub(crate) struct Kit {
+    java: PathBuf,
+    class_path: OsString,
+    archive: PathBuf,
+    formatted: PathBuf,
+    logging: PathBuf,
+}
+
+/// Makes ready what every start of a broker needs, if it is not there: fetches the jars and makes
+/// the archive. Starting a broker does this by itself; done ahead it can run beside other work.
+pub fn prepare() -> Result<()> {
+    Kit::get().map(drop)
+}
+
+impl Kit {
+    pub(crate) fn get() -> Result<Self> {
+        let home = home()?;
+        fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
+        // One process at a time; the lock ends with this file, however this process ends.
+        let lock = fs::File::create(home.join("lock"))?;
+        flock(&lock, FlockOperation::LockExclusive).context("cannot lock the broker's cache")?;
+        let jars = jars::fetch(&home.join("libs"))?;
+        let kit = Self::at(&home, jars)?;
+        fs::write(&kit.logging, LOGGING)?;
+        if !kit.archive.is_file() {
+            kit.make()?;
+        }
+        Ok(kit)
+    }
+
+    /// Whether nothing is left to fetch or to make.
+    pub(crate) fn is_there() -> Result<bool> {
+        let kit = Self::at(&home()?, Vec::new())?;
+        Ok(kit.archive.is_file())
+    }
+
+    fn at(home: &Path, jars: Vec<PathBuf>) -> Result<Self> {
+        let java = programs::require_java()?;
+        // Another Java, other flags or another recipe make another archive.
+        let version = programs::java_version(&java)?;
+        let mut id = sha256([&version, PROPERTIES, LOGGING, &JVM.join(" ")].concat().as_bytes());
+        id.truncate(12);
+        Ok(Self {
+            java,
+            class_path: std::env::join_paths(jars)?,
+            archive: home.join(format!("classes-{id}.jsa")),
+            formatted: home.join(format!("formatted-{id}")),
+            logging: home.join("log4j2.properties"),
+        })
+    }
+
+    fn arguments(&self, extra: &[OsString], main: &[&str]) -> Vec<OsString> {
+        let mut logging = OsString::from("-Dlog4j2.configurationFile=");
+        logging.push(&self.logging);
+        let mut arguments: Vec<OsString> = JVM.iter().map(Into::into).collect();
+        arguments.extend_from_slice(extra);
+        arguments.extend([logging, "-cp".into(), self.class_path.clone()]);
+        arguments.extend(main.iter().map(Into::into));
+        arguments
+    }
+
+    /// Formats a data folder, runs a broker on it and stops it, which writes the archive.
+    fn make(&self) -> Result<()> {
+        let temporary = TemporaryFolder::new("broker")?;
+        let ports = Ports::free(None)?;
+        let place = Place::new(temporary.path());
+        place.write_properties(ports)?;
+        let identity = identity()?;
+        let properties = place.properties.to_string_lossy();
+        let format = ["kafka.tools.StorageTool", "format", "-t", &identity, "-c", &properties];
+        run_as(None, &self.java, &self.arguments(&[], &format))?;
+        let _ = fs::remove_dir_all(&self.formatted);
+        folder::copy(None, &place.data, &self.formatted)?;
+
+        let archive = self.archive.with_extension("new");
+        let mut dump = OsString::from("-XX:ArchiveClassesAtExit=");
+        dump.push(&archive);
+        let quiet = ["-Xlog:cds=off".into(), "-Xlog:cds+dynamic=off".into(), dump];
+        let log = temporary.path().join("log");
+        let broker = Process::start(&self.launch_with(&quiet, &place, &log))?;
+        let deadline = Instant::now() + Duration::from_mins(2);
+        let mut stopping = false;
+        while broker.exited().is_none() {
+            if Instant::now() >= deadline {
+                bail!("the first run of the broker hangs:\n{}", tail(&log));
+            }
+            if !stopping && started(&log, 0) {
+                broker.signal(Signal::TERM)?;
+                stopping = true;
+            }
+            std::thread::sleep(TICK);
+        }
+        if !stopping {
+            bail!("the first run of the broker failed:\n{}", tail(&log));
+        }
+        // A Java that cannot make archives starts brokers without one, only slower.
+        if !archive.is_file() {
+            fs::write(&archive, [])?;
+        }
+        fs::rename(archive, &self.archive)?;
+        Ok(())
+    }
+
+    /// How to start the broker whose files are in `folder`; a new folder gets its data.
+    pub(crate) fn launch(&self, folder: &Path, ports: Ports, log: &Path) -> Result<Launch> {
+        let place = Place::new(folder);
+        fs::create_dir_all(folder)?;
+        place.write_properties(ports)?;
+        if !place.data.is_dir() {
+            let new = folder.join("data.new");
+            let _ = fs::remove_dir_all(&new);
+            folder::copy(None, &self.formatted, &new)?;
+            fs::rename(new, &place.data)?;
+        }
+        let mut shared = OsString::from("-XX:SharedArchiveFile=");
+        shared.push(&self.archive);
+        let archive =
+            ["-Xshare:auto".into(), "-Xlog:cds=off".into(), "-Xlog:cds+dynamic=off".into(), shared];
+        let usable = fs::metadata(&self.archive).is_ok_and(|file| file.len() > 0);
+        let extra = if usable { &archive[..] } else { &[] };
+        Ok(self.launch_with(extra, &place, log))
+    }
+
+    fn launch_with(&self, extra: &[OsString], place: &Place, log: &Path) -> Launch {
+        let properties = place.properties.to_string_lossy();
+        Launch {
+            program: self.java.clone(),
+            arguments: self.arguments(extra, &["kafka.Kafka", &properties]),
+            environment: [].into(),
+            log: log.to_owned(),
+            death_signal: "KILL",
+            user: None,
+        }
+    }
+}
+
+fn home() -> Result<PathBuf> {
+    Ok(folder::cache_folder()?.join(format!("kafka-{VERSION}")))
+}
+
+impl Ports {
+    /// Free ones; `advertised` is a proxy's port.
+    pub(crate) fn free(advertised: Option<u16>) -> Result<Self> {
+        let listen = free_port()?;
+        Ok(Self { listen, controller: free_port()?, advertised: advertised.unwrap_or(listen) })
+    }
+}
+
+/// Where the files of one broker are.
+struct Place {
+    data: PathBuf,
+    properties: PathBuf,
+}
+
+impl Place {
+    fn new(folder: &Path) -> Self {
+        Self { data: folder.join("data"), properties: folder.join("server.properties") }
+    }
+
+    fn write_properties(&self, ports: Ports) -> Result<()> {
+        let text = PROPERTIES
+            .replace("@PORT@", &ports.listen.to_string())
+            .replace("@CPORT@", &ports.controller.to_string())
+            .replace("@ADV@", &ports.advertised.to_string())
+            .replace("@DATA@", &self.data.to_string_lossy());
+        fs::write(&self.properties, text)
+            .with_context(|| format!("cannot write {}", self.properties.display()))
+    }
+}
+
+/// A cluster id as Kafka writes them: 16 bytes in base64url. The first and last character are
+/// fixed: an id may not begin with a dash, and the last one holds only four bits.
+fn identity() -> Result<String> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let random = crate::parts::random_bytes::<20>()?;
+    let middle = random.map(|byte| char::from(ALPHABET[usize::from(byte % 64)]));
+    Ok(format!("E{}g", middle.iter().collect::<String>()))
+}
+
+/// Whether the broker whose log began at `offset` says that it has started: its port is open
+/// earlier than it answers.
+pub(crate) fn started(log: &Path, offset: u64) -> bool {
+    let text = fs::read(log).unwrap_or_default();
+    let offset = usize::try_from(offset).unwrap_or_default().min(text.len());
+    String::from_utf8_lossy(&text[offset..]).contains(READY)
+}
+
+/// The last lines of a log, for an error.
+pub(crate) fn tail(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}

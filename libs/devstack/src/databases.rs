@@ -1,0 +1,165 @@
+//! Databases with the system's roles, on any of the Postgres servers.
+
+use std::collections::BTreeMap;
+use std::ops::Index;
+
+use anyhow::{Context, Result};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use crate::names::Cluster;
+use crate::parts::Passwords;
+
+const BOOTSTRAP: &str = include_str!("../../../sql/bootstrap.sql");
+const BOOTSTRAP_COORDINATOR: &str = include_str!("../../../sql/bootstrap-coordinator.sql");
+/// Key of the advisory lock under which databases and roles of a server are made.
+const LOCK: i64 = 0x006f_7264_6572;
+
+/// One Postgres server on loopback.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Its port.
+    pub port: u16,
+    /// Passwords of its roles.
+    pub passwords: Passwords,
+}
+
+/// One database and the ways into it.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// Port of the server, or of a proxy in front of it.
+    pub port: u16,
+    /// Its name.
+    pub name: String,
+    /// Passwords of the roles.
+    pub passwords: Passwords,
+}
+
+impl Server {
+    fn database(&self, name: &str) -> Database {
+        Database { port: self.port, name: name.to_owned(), passwords: self.passwords.clone() }
+    }
+
+    async fn maintenance(&self) -> Result<PgConnection> {
+        self.database("postgres").superuser().await
+    }
+
+    /// Makes a database with the roles and rights that the role `cluster` in the system needs; one
+    /// that exists keeps its content.
+    pub async fn create_database(&self, cluster: Cluster, name: &str) -> Result<Database> {
+        let context = || format!("cannot make the database {name} on port {}", self.port);
+        let mut maintenance = self.maintenance().await.with_context(context)?;
+        // Roles belong to the server: two databases made at once would trip over each other there.
+        sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(&mut maintenance).await?;
+        let exists = sqlx::query("SELECT FROM pg_database WHERE datname = $1")
+            .bind(name)
+            .fetch_optional(&mut maintenance)
+            .await?;
+        if exists.is_none() {
+            execute(&mut maintenance, format!("CREATE DATABASE \"{name}\"")).await?;
+        }
+        let database = self.database(name);
+        database.bootstrap(cluster).await.with_context(context)?;
+        maintenance.close().await?;
+        Ok(database)
+    }
+
+    /// Drops a database if it is there, connections or not.
+    pub async fn drop_database(&self, name: &str) -> Result<()> {
+        let mut maintenance = self.maintenance().await?;
+        let statement = format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)");
+        execute(&mut maintenance, statement).await?;
+        Ok(maintenance.close().await?)
+    }
+}
+
+async fn execute(connection: &mut PgConnection, statement: String) -> Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await?;
+    Ok(())
+}
+
+impl Database {
+    fn url(&self, role: &str, password: &str) -> String {
+        let (port, name) = (self.port, &self.name);
+        format!("postgres://{role}:{password}@127.0.0.1:{port}/{name}")
+    }
+
+    /// For `postgres`.
+    pub fn superuser_url(&self) -> String {
+        self.url("postgres", &self.passwords.superuser)
+    }
+
+    /// For `ordersaga_owner`, who migrates.
+    pub fn owner_url(&self) -> String {
+        self.url("ordersaga_owner", &self.passwords.owner)
+    }
+
+    /// For `ordersaga_service`, without DDL; not on shards.
+    pub fn service_url(&self) -> String {
+        self.url("ordersaga_service", &self.passwords.service)
+    }
+
+    /// For `ordersaga_fdw`, the coordinator's role on shards.
+    pub fn fdw_url(&self) -> String {
+        self.url("ordersaga_fdw", &self.passwords.fdw)
+    }
+
+    /// The same database through a proxy on this port.
+    #[must_use]
+    pub fn through(&self, port: u16) -> Self {
+        Self { port, ..self.clone() }
+    }
+
+    /// Connects as the superuser.
+    async fn superuser(&self) -> Result<PgConnection> {
+        PgConnection::connect(&self.superuser_url())
+            .await
+            .with_context(|| format!("cannot connect to {} on port {}", self.name, self.port))
+    }
+
+    async fn bootstrap(&self, cluster: Cluster) -> Result<()> {
+        let mut connection = self.superuser().await?;
+        let mut settings = vec![("ordersaga.owner_password", &self.passwords.owner)];
+        if cluster.is_shard() {
+            settings.push(("ordersaga.fdw_password", &self.passwords.fdw));
+        } else {
+            settings.push(("ordersaga.service_password", &self.passwords.service));
+        }
+        for (name, value) in settings {
+            sqlx::query("SELECT set_config($1, $2, false)")
+                .bind(name)
+                .bind(value)
+                .execute(&mut connection)
+                .await?;
+        }
+        sqlx::raw_sql(BOOTSTRAP).execute(&mut connection).await?;
+        if cluster == Cluster::Monitoring {
+            sqlx::raw_sql(BOOTSTRAP_COORDINATOR).execute(&mut connection).await?;
+        }
+        let owner = format!("ALTER DATABASE \"{}\" OWNER TO ordersaga_owner", self.name);
+        execute(&mut connection, owner).await?;
+        Ok(connection.close().await?)
+    }
+}
+
+/// The five databases of one system.
+#[derive(Debug, Clone)]
+pub struct Databases(BTreeMap<Cluster, Database>);
+
+impl Databases {
+    pub(crate) fn new(databases: BTreeMap<Cluster, Database>) -> Self {
+        Self(databases)
+    }
+
+    /// Puts another database in the place of one: a private or a proxied one.
+    pub fn set(&mut self, cluster: Cluster, database: Database) {
+        self.0.insert(cluster, database);
+    }
+}
+
+impl Index<Cluster> for Databases {
+    type Output = Database;
+
+    fn index(&self, cluster: Cluster) -> &Database {
+        &self.0[&cluster]
+    }
+}

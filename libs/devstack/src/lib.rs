@@ -1,0 +1,38 @@
+//! The real parts of ordersaga on loopback: five Postgres clusters, Redis, a Kafka-protocol broker
+//! and the services themselves, for `ordersaga up` and for the tests.
+//!
+//! Every child process is started with a parent-death signal, so that none outlives the process
+//! that started it, however that one ends. Nothing here is bound to one tokio runtime: handles may
+//! sit in statics and be used from every test.
+
+mod broker;
+mod databases;
+mod digest;
+mod folder;
+mod jars;
+mod names;
+mod part;
+mod parts;
+mod ports;
+mod postgres;
+mod process;
+pub mod programs;
+mod redis;
+mod report;
+mod runner;
+mod service;
+mod shared;
+mod stack;
+
+pub use broker::prepare as prepare_broker;
+pub use databases::{Database, Databases, Server};
+pub use folder::{TemporaryFolder, cache_folder};
+pub use names::{Cluster, Service};
+pub use part::Part;
+pub use parts::{Parts, Passwords, write_private};
+pub use ports::{free_port, is_free};
+pub use process::{is_alive, resident_bytes, run};
+pub use report::{Report, Step};
+pub use service::{ServiceProcess, binary, is_ready, service_env};
+pub use shared::{PARTS_VARIABLE, shared};
+pub use stack::Stack;

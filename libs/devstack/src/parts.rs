@@ -1,0 +1,227 @@
+//! Where the parts of a stack are and how to get in: what is kept in its folder.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use futures_util::future::try_join_all;
+use serde::{Deserialize, Serialize};
+
+use crate::databases::{Databases, Server};
+use crate::digest::hex;
+use crate::names::Cluster;
+use crate::ports::{free_port, is_free};
+
+/// Passwords of the roles, the same in every cluster of a stack.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Passwords {
+    /// Of `postgres`.
+    pub superuser: String,
+    /// Of `ordersaga_owner`.
+    pub owner: String,
+    /// Of `ordersaga_service`.
+    pub service: String,
+    /// Of `ordersaga_fdw`.
+    pub fdw: String,
+}
+
+impl fmt::Debug for Passwords {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Passwords(…)")
+    }
+}
+
+impl Passwords {
+    /// New ones, of letters and digits only: they need no escaping in a URL.
+    pub fn random() -> Result<Self> {
+        let password = || -> Result<String> { Ok(hex(&random_bytes::<16>()?)) };
+        Ok(Self {
+            superuser: password()?,
+            owner: password()?,
+            service: password()?,
+            fdw: password()?,
+        })
+    }
+}
+
+pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut source = fs::File::open("/dev/urandom").context("no source of random bytes")?;
+    source.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The addresses and passwords of one stack's parts, running or not.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Parts {
+    /// Where their data are.
+    pub folder: PathBuf,
+    /// Port of each Postgres cluster.
+    pub clusters: BTreeMap<Cluster, u16>,
+    /// Port of Redis.
+    pub redis: u16,
+    /// Port of the broker.
+    pub broker: u16,
+    /// Port of the broker's controller.
+    pub controller: u16,
+    /// Passwords of the database roles.
+    pub passwords: Passwords,
+}
+
+impl Parts {
+    /// The parts whose data are in `folder`, with the ports and passwords kept there; a new folder
+    /// gets new ones. A port that somebody else has taken since is replaced, except `broker`.
+    pub fn open(folder: &Path, broker: Option<u16>) -> Result<Self> {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        let folder = folder.canonicalize()?;
+        let file = folder.join("parts.json");
+        let mut parts = match fs::read(&file) {
+            Ok(text) => serde_json::from_slice(&text)
+                .with_context(|| format!("{} is damaged", file.display()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::new(&folder)?,
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", file.display()));
+            }
+        };
+        parts.folder = folder;
+        parts.choose_ports(broker)?;
+        parts.save(&file)?;
+        Ok(parts)
+    }
+
+    fn new(folder: &Path) -> Result<Self> {
+        Ok(Self {
+            folder: folder.to_owned(),
+            clusters: Cluster::ALL.map(|cluster| (cluster, 0)).into(),
+            redis: 0,
+            broker: 0,
+            controller: 0,
+            passwords: Passwords::random()?,
+        })
+    }
+
+    fn choose_ports(&mut self, broker: Option<u16>) -> Result<()> {
+        if let Some(port) = broker {
+            self.broker = port;
+        }
+        let broker_is_given = broker.is_some();
+        let free = |port: &mut u16| -> Result<()> {
+            if *port == 0 || !is_free(*port) {
+                *port = free_port()?;
+            }
+            Ok(())
+        };
+        self.clusters.values_mut().try_for_each(free)?;
+        free(&mut self.redis)?;
+        free(&mut self.controller)?;
+        if !broker_is_given {
+            free(&mut self.broker)?;
+        }
+        Ok(())
+    }
+
+    /// Writes them for another process; only the own user may read the file.
+    pub fn save(&self, file: &Path) -> Result<()> {
+        write_private(file, &serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Reads what [`Parts::save`] wrote.
+    pub fn load(file: &Path) -> Result<Self> {
+        let context = || format!("cannot read {}", file.display());
+        let text = fs::read(file).with_context(context)?;
+        serde_json::from_slice(&text).with_context(context)
+    }
+
+    /// One of the Postgres servers.
+    pub fn server(&self, cluster: Cluster) -> Server {
+        Server {
+            port: self.clusters.get(&cluster).copied().unwrap_or_default(),
+            passwords: self.passwords.clone(),
+        }
+    }
+
+    /// Host and port of the broker.
+    pub fn broker_address(&self) -> String {
+        format!("127.0.0.1:{}", self.broker)
+    }
+
+    /// URL of Redis.
+    pub fn redis_url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.redis)
+    }
+
+    /// Makes one database per cluster, with roles and rights and without tables: `store` for the
+    /// empty prefix, `t7_store` for `t7`. Those that exist keep their content.
+    pub async fn provision(&self, prefix: &str) -> Result<Databases> {
+        let databases = Cluster::ALL.map(|cluster| async move {
+            let name = named(prefix, cluster);
+            let database = self.server(cluster).create_database(cluster, &name).await?;
+            anyhow::Ok((cluster, database))
+        });
+        let databases = try_join_all(databases).await?;
+        Ok(Databases::new(databases.into_iter().collect()))
+    }
+
+    /// Drops the databases of [`Parts::provision`], connections or not.
+    pub async fn drop_databases(&self, prefix: &str) -> Result<()> {
+        for cluster in Cluster::ALL {
+            let name = named(prefix, cluster);
+            self.server(cluster).drop_database(&name).await?;
+        }
+        Ok(())
+    }
+}
+
+fn named(prefix: &str, cluster: Cluster) -> String {
+    match prefix {
+        "" => cluster.database().to_owned(),
+        prefix => format!("{prefix}_{}", cluster.database()),
+    }
+}
+
+/// Writes a file that only the own user may read, as a whole or not at all.
+pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
+    let failed = || format!("cannot write {}", path.display());
+    let folder = path.parent().with_context(failed)?;
+    let mut file = tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(0o600))
+        .tempfile_in(folder)
+        .with_context(failed)?;
+    file.write_all(content).with_context(failed)?;
+    file.persist(path).with_context(failed)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_keeps_its_ports_and_passwords() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let first = Parts::open(folder.path(), Some(9092))?;
+        let second = Parts::open(folder.path(), Some(9092))?;
+        assert_eq!(first.clusters, second.clusters);
+        assert_eq!(first.passwords.owner, second.passwords.owner);
+        assert_eq!(second.broker, 9092);
+        let mode = fs::metadata(folder.path().join("parts.json"))?.permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        Ok(())
+    }
+
+    #[test]
+    fn a_taken_port_is_replaced() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let first = Parts::open(folder.path(), None)?;
+        let _taken = std::net::TcpListener::bind(("127.0.0.1", first.redis))?;
+        let second = Parts::open(folder.path(), None)?;
+        assert_ne!(first.redis, second.redis);
+        assert_eq!(first.broker, second.broker);
+        Ok(())
+    }
+}

@@ -1,0 +1,326 @@
+//! Configuration of a service: small groups of arguments, each readable from the command line and
+//! from the environment, checked once while parsing. `--help` lists every variable.
+
+use std::{ffi::OsStr, fmt, net::SocketAddr, time::Duration};
+
+use clap::{
+    Arg, Args, Command, Parser, ValueEnum,
+    builder::TypedValueParser,
+    error::{Error, ErrorKind},
+};
+
+/// A value that must not appear in logs, help texts or error messages: a URL with a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret value.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself, for the one call that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Parses a [`Secret`] and, unlike clap's own parsers, never repeats a rejected value in the error.
+#[derive(Clone)]
+pub struct SecretParser {
+    /// The value must begin with one of these; none means that any non-empty value will do.
+    pub prefixes: &'static [&'static str],
+}
+
+/// The parser of a Postgres URL.
+pub const POSTGRES_URL: SecretParser = SecretParser { prefixes: &["postgres://", "postgresql://"] };
+
+impl TypedValueParser for SecretParser {
+    type Value = Secret;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Secret, Error> {
+        let fits = |value: &&str| {
+            !value.is_empty()
+                && (self.prefixes.is_empty() || self.prefixes.iter().any(|p| value.starts_with(p)))
+        };
+        value.to_str().filter(fits).map(Secret::new).ok_or_else(|| {
+            let name = arg.map_or_else(String::new, ToString::to_string);
+            let expected = match self.prefixes {
+                [] => "a non-empty value".to_owned(),
+                prefixes => format!("a value that begins with {}", prefixes.join(" or ")),
+            };
+            Error::raw(ErrorKind::ValueValidation, format!("{name}: {expected} is expected\n"))
+                .with_cmd(command)
+        })
+    }
+}
+
+/// The HTTP server and its limits.
+#[derive(Args, Clone, Debug)]
+pub struct HttpConfig {
+    /// Address and port to serve HTTP on.
+    #[arg(
+        id = "http_listen",
+        long = "http-listen",
+        env = "HTTP_LISTEN",
+        default_value = "127.0.0.1:8000"
+    )]
+    pub listen: SocketAddr,
+    /// Largest request body accepted, in bytes; a larger one is answered 413.
+    #[arg(id = "http_body_limit_bytes", long = "http-body-limit-bytes", env = "HTTP_BODY_LIMIT_BYTES",
+          default_value = "16384", value_parser = positive)]
+    pub body_limit_bytes: usize,
+    /// Longest time a request may take, in seconds; then it is answered 504. Long-polls have their own.
+    #[arg(id = "http_timeout_seconds", long = "http-timeout-seconds", env = "HTTP_TIMEOUT_SECONDS",
+          default_value = "10", value_parser = seconds)]
+    pub timeout: Duration,
+    /// Requests handled at the same time; one more is answered 503 with Retry-After, never queued.
+    #[arg(id = "http_concurrency", long = "http-concurrency", env = "HTTP_CONCURRENCY",
+          default_value = "1024", value_parser = positive)]
+    pub concurrency: usize,
+}
+
+/// The service's own database.
+#[derive(Args, Clone, Debug)]
+pub struct PostgresConfig {
+    /// Postgres URL of the service role, as postgres://user:password@host:port/database.
+    #[arg(id = "database_url", long = "database-url", env = "DATABASE_URL",
+          hide_env_values = true, value_parser = POSTGRES_URL)]
+    pub url: Secret,
+    /// Postgres URL of the owner role. When set, migrations run at start; unset, they do not.
+    #[arg(id = "database_migration_url", long = "database-migration-url",
+          env = "DATABASE_MIGRATION_URL", hide_env_values = true, value_parser = POSTGRES_URL)]
+    pub migration_url: Option<Secret>,
+    /// Connections in the pool.
+    #[arg(id = "database_connections", long = "database-connections", env = "DATABASE_CONNECTIONS",
+          default_value = "8", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub connections: u32,
+}
+
+/// The broker.
+#[derive(Args, Clone, Debug)]
+pub struct KafkaConfig {
+    /// Bootstrap brokers, as host:port,host:port.
+    #[arg(id = "kafka_brokers", long = "kafka-brokers", env = "KAFKA_BROKERS",
+          default_value = "127.0.0.1:9092", value_parser = brokers)]
+    pub brokers: String,
+    /// Put before every topic's name, so that several stacks can share a broker: "t7." makes topics t7.incoming.
+    #[arg(id = "kafka_topic_prefix", long = "kafka-topic-prefix", env = "KAFKA_TOPIC_PREFIX",
+          default_value = "", value_parser = topic_prefix)]
+    pub topic_prefix: String,
+    /// Consumer group.
+    #[arg(id = "kafka_group", long = "kafka-group", env = "KAFKA_GROUP")]
+    pub group: String,
+    /// After so many milliseconds without a heartbeat the group gives a consumer's partitions to others.
+    #[arg(id = "kafka_session_timeout_ms", long = "kafka-session-timeout-ms",
+          env = "KAFKA_SESSION_TIMEOUT_MS", default_value = "6000", value_parser = milliseconds)]
+    pub session_timeout: Duration,
+}
+
+/// How log lines look.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people, in colour.
+    Pretty,
+}
+
+/// Logging.
+#[derive(Args, Clone, Debug)]
+pub struct LogConfig {
+    /// Form of the log lines [default: pretty on a terminal, else json].
+    #[arg(id = "log_format", long = "log-format", env = "LOG_FORMAT")]
+    pub format: Option<LogFormat>,
+    /// Level, or tracing directives such as "info,sqlx=warn".
+    #[arg(id = "log_level", long = "log-level", env = "LOG_LEVEL",
+          default_value = "info", value_parser = log_directives)]
+    pub level: String,
+}
+
+/// Stopping.
+#[derive(Args, Clone, Debug)]
+pub struct ShutdownConfig {
+    /// After a SIGTERM the service has so many seconds to finish its work; then it exits with an error.
+    #[arg(id = "shutdown_timeout_seconds", long = "shutdown-timeout-seconds",
+          env = "SHUTDOWN_TIMEOUT_SECONDS", default_value = "20", value_parser = seconds)]
+    pub timeout: Duration,
+}
+
+/// Reads a service's configuration; a wrong setting is one clear message and exit code 2.
+/// `defaults` are the service's own, by argument id: `[("http_listen", "127.0.0.1:8002")]`.
+pub fn parse<C: Parser>(defaults: &[(&'static str, &'static str)]) -> C {
+    parse_from(defaults, std::env::args_os()).unwrap_or_else(|error| error.exit())
+}
+
+fn parse_from<C: Parser>(
+    defaults: &[(&'static str, &'static str)],
+    arguments: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
+) -> Result<C, Error> {
+    let mut command = C::command();
+    for &(id, value) in defaults {
+        command = command.mut_arg(id, |arg| arg.default_value(value).required(false));
+    }
+    let matches = command.clone().try_get_matches_from(arguments)?;
+    C::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Value parser of a positive number of seconds, up to a day.
+pub fn seconds(value: &str) -> Result<Duration, String> {
+    whole(value, 86_400).map(Duration::from_secs)
+}
+
+/// Value parser of a positive number of milliseconds, up to a day.
+pub fn milliseconds(value: &str) -> Result<Duration, String> {
+    whole(value, 86_400_000).map(Duration::from_millis)
+}
+
+fn whole(value: &str, most: u64) -> Result<u64, String> {
+    match value.parse() {
+        Ok(number) if (1..=most).contains(&number) => Ok(number),
+        _ => Err(format!("a whole number from 1 to {most} is expected")),
+    }
+}
+
+fn positive(value: &str) -> Result<usize, String> {
+    whole(value, u64::from(u32::MAX)).and_then(|n| usize::try_from(n).map_err(|e| e.to_string()))
+}
+
+fn brokers(value: &str) -> Result<String, String> {
+    let is_address = |broker: &str| {
+        broker.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+        })
+    };
+    if value.split(',').all(is_address) {
+        Ok(value.to_owned())
+    } else {
+        Err("host:port, or several of them joined by commas, is expected".to_owned())
+    }
+}
+
+fn topic_prefix(value: &str) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if value.chars().all(legal) && value.len() <= 100 {
+        Ok(value.to_owned())
+    } else {
+        Err("at most 100 letters, digits, '.', '_' and '-' are expected".to_owned())
+    }
+}
+
+fn log_directives(value: &str) -> Result<String, String> {
+    tracing_subscriber::EnvFilter::try_new(value)
+        .map(|_| value.to_owned())
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    struct Service {
+        #[command(flatten)]
+        http: HttpConfig,
+        #[command(flatten)]
+        postgres: PostgresConfig,
+        #[command(flatten)]
+        kafka: KafkaConfig,
+        #[command(flatten)]
+        log: LogConfig,
+        #[command(flatten)]
+        shutdown: ShutdownConfig,
+    }
+
+    const DEFAULTS: &[(&str, &str)] =
+        &[("http_listen", "127.0.0.1:8002"), ("kafka_group", "storage")];
+
+    fn parsed(arguments: &[&str]) -> Result<Service, String> {
+        let all = ["service", "--database-url", "postgres://u:geheim@h/db"].iter().chain(arguments);
+        parse_from(DEFAULTS, all).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_the_services_own_and_on_loopback() {
+        let service = parsed(&[]).unwrap();
+        assert_eq!(service.http.listen.to_string(), "127.0.0.1:8002");
+        assert_eq!(service.kafka.group, "storage");
+        assert_eq!(service.kafka.brokers, "127.0.0.1:9092");
+        assert_eq!(service.kafka.session_timeout, Duration::from_secs(6));
+        assert_eq!(service.http.body_limit_bytes, 16384);
+        assert_eq!(service.postgres.connections, 8);
+        assert_eq!(service.log.level, "info");
+        assert_eq!(service.shutdown.timeout, Duration::from_secs(20));
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        for (argument, value) in [
+            ("--http-listen", "localhost"),
+            ("--http-timeout-seconds", "0"),
+            ("--http-concurrency", "-1"),
+            ("--database-connections", "0"),
+            ("--kafka-brokers", "broker"),
+            ("--kafka-brokers", "broker:9092,"),
+            ("--kafka-topic-prefix", "a b"),
+            ("--kafka-session-timeout-ms", "soon"),
+            ("--log-level", "info,=x=y"),
+            ("--log-format", "xml"),
+        ] {
+            let message = parsed(&[&format!("{argument}={value}")]).unwrap_err();
+            assert!(message.contains(argument), "{argument}={value}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_missing_required_value_is_named() {
+        let message = parse_from::<Service>(DEFAULTS, ["service"]).unwrap_err().to_string();
+        assert!(message.contains("--database-url"), "{message}");
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        let debug = format!("{:?}", parsed(&[]).unwrap());
+        assert!(!debug.contains("geheim") && debug.contains("***"), "{debug}");
+
+        let message = parsed(&["--database-migration-url=mysql://u:geheim@h/db"]).unwrap_err();
+        assert!(message.contains("--database-migration-url"), "{message}");
+        assert!(message.contains("postgres://"), "{message}");
+        assert!(!message.contains("geheim"), "{message}");
+    }
+
+    #[test]
+    fn help_names_every_variable() {
+        use clap::CommandFactory;
+        let help = Service::command().render_long_help().to_string();
+        for variable in [
+            "HTTP_LISTEN",
+            "HTTP_BODY_LIMIT_BYTES",
+            "HTTP_TIMEOUT_SECONDS",
+            "HTTP_CONCURRENCY",
+            "DATABASE_URL",
+            "DATABASE_MIGRATION_URL",
+            "DATABASE_CONNECTIONS",
+            "KAFKA_BROKERS",
+            "KAFKA_TOPIC_PREFIX",
+            "KAFKA_GROUP",
+            "KAFKA_SESSION_TIMEOUT_MS",
+            "LOG_FORMAT",
+            "LOG_LEVEL",
+            "SHUTDOWN_TIMEOUT_SECONDS",
+        ] {
+            assert!(help.contains(&format!("env: {variable}")), "{variable} is missing:\n{help}");
+        }
+    }
+}

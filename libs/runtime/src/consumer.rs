@@ -1,0 +1,177 @@
+//! The batch consumer. Offsets live in Postgres, in the transaction of the effects they stand for,
+//! and move by compare-and-set: whatever a crash, a rebalance or a zombie repeats, an effect
+//! happens once. The group's offsets in the broker follow behind, so that lag tools show the truth.
+//!
+//! A thread of its own polls librdkafka and sorts records into *lanes*; each lane is a task that
+//! takes what has arrived, up to a cap, and applies it in one transaction. A lane that cannot go on
+//! (its database is away) retries for ever and holds up no other lane: once its queue is long, its
+//! partitions are paused. Records that are no events go to the dead-letter outbox in the same
+//! transaction, and the partition goes on.
+
+mod assignment;
+mod lane;
+mod poll;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use ordersaga_contract::{Event, Topic};
+use parking_lot::Mutex;
+use prometheus::{Histogram, IntCounterVec, IntGaugeVec};
+use sqlx::postgres::{PgConnection, PgPool};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::KafkaConfig;
+use crate::health::Dependency;
+use lane::Lane;
+
+/// Records of one transaction, at the most.
+const BATCH: usize = 2_000;
+/// Records that may wait in a lane before its partitions are paused, and below which they go on.
+const PAUSE_ABOVE: usize = 20_000;
+const RESUME_BELOW: usize = 5_000;
+/// How long a rebalance waits for a transaction in flight, so that the next owner starts behind it.
+const HANDOVER: Duration = Duration::from_secs(5);
+
+static RECORDS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    prometheus::register_int_counter_vec!(
+        "consumer_records_total",
+        "Records consumed, by what became of them: applied or dead_lettered.",
+        &["topic", "result"]
+    )
+    .expect("registered once")
+});
+static LAG: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    prometheus::register_int_gauge_vec!(
+        "consumer_lag_records",
+        "Records in the partition that this consumer has yet to apply.",
+        &["topic", "partition"]
+    )
+    .expect("registered once")
+});
+static BATCH_SIZE: LazyLock<Histogram> = LazyLock::new(|| {
+    prometheus::register_histogram!(
+        "consumer_batch_records",
+        "Records applied by one transaction.",
+        vec![1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0]
+    )
+    .expect("registered once")
+});
+
+/// An event as consumed.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The event.
+    pub event: Event,
+    /// The W3C trace context it came with.
+    pub traceparent: Option<String>,
+}
+
+/// What a service does with events.
+pub trait Handler: Send + Sync + 'static {
+    /// What [`Handler::apply`] leaves for [`Handler::committed`].
+    type Applied: Send;
+
+    /// The lane that a partition's records go through, below [`Handler::lanes`]. Partitions share
+    /// a lane if they share their fate: the node their effects are written to.
+    fn lane_of(&self, _partition: u32) -> usize {
+        0
+    }
+
+    /// How many lanes there are.
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    /// Writes the records' effects in the transaction that also moves their offsets. Called again
+    /// with the same records if the transaction fails.
+    fn apply(
+        &self,
+        transaction: &mut PgConnection,
+        records: &[Record],
+    ) -> impl Future<Output = anyhow::Result<Self::Applied>> + Send;
+
+    /// The transaction has committed.
+    fn committed(&self, applied: Self::Applied, records: &[Record]);
+}
+
+/// Where and as what to consume.
+pub struct Consumer {
+    /// The broker, the group and the topics' prefix.
+    pub kafka: KafkaConfig,
+    /// The database of offsets and effects.
+    pub pool: PgPool,
+    /// What to follow.
+    pub topics: &'static [Topic],
+    /// How the consumer's state shows: up once it has its partitions.
+    pub broker: Dependency,
+}
+
+/// A topic's partition.
+type Place = (Topic, u32);
+
+/// What the polling thread, the rebalance callback and the lanes share.
+struct Shared<H> {
+    handler: H,
+    consumer: Consumer,
+    lanes: Vec<Lane>,
+    /// The next offset of each assigned partition: applied, and fetched.
+    applied: Mutex<HashMap<Place, i64>>,
+    fetched: Mutex<HashMap<Place, i64>>,
+    /// The group has not been told of everything applied.
+    group_is_behind: AtomicBool,
+    /// Counts assignments: what was queued under an earlier one is void.
+    epoch: AtomicU64,
+    /// The database has moved an offset without us: start again from its offsets.
+    out_of_step: AtomicBool,
+    runtime: tokio::runtime::Handle,
+    stop: CancellationToken,
+}
+
+impl Consumer {
+    /// Consumes until `stop` is cancelled; a transaction in flight is finished.
+    pub async fn run<H: Handler>(self, handler: H, stop: CancellationToken) -> anyhow::Result<()> {
+        let shared = Arc::new(Shared {
+            lanes: (0..handler.lanes()).map(|_| Lane::default()).collect(),
+            handler,
+            consumer: self,
+            applied: Mutex::default(),
+            fetched: Mutex::default(),
+            group_is_behind: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
+            out_of_step: AtomicBool::new(false),
+            runtime: tokio::runtime::Handle::current(),
+            stop: stop.clone(),
+        });
+        let mut lanes = tokio::task::JoinSet::new();
+        for number in 0..shared.lanes.len() {
+            let shared = shared.clone();
+            lanes.spawn(async move { shared.run_lane(number).await });
+        }
+        let (ended, end) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new().name("consumer".to_owned()).spawn({
+            let shared = shared.clone();
+            move || {
+                let _ = ended.send(poll::run(&shared));
+            }
+        })?;
+        // The thread outlives this task if destroying the client hangs on a broker that is gone.
+        let polled = end.await.context("the polling thread died")?;
+        for lane in &shared.lanes {
+            lane.arrived.notify_one();
+        }
+        while let Some(lane) = lanes.join_next().await {
+            lane?;
+        }
+        polled
+    }
+}
+
+impl<H> Shared<H> {
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+}

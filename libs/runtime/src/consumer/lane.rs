@@ -1,0 +1,228 @@
+//! A lane: the queue of records whose effects go to one place, and the task that applies them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use ordersaga_contract::Topic;
+use parking_lot::Mutex;
+use sqlx::postgres::PgConnection;
+use tokio::sync::Notify;
+
+use super::{BATCH, BATCH_SIZE, Handler, Place, RECORDS, Record, Shared};
+use crate::backoff::Backoff;
+use crate::crash;
+
+/// A transaction that takes longer than this is given up and repeated: a frozen server answers
+/// none of Postgres' own timeouts.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(20);
+
+#[derive(Default)]
+pub(super) struct Lane {
+    pub(super) queue: Mutex<VecDeque<Item>>,
+    /// Something was queued, or it is time to end.
+    pub(super) arrived: Notify,
+    /// Held while a batch is applied: a rebalance waits for it.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    pub(super) paused: AtomicBool,
+}
+
+/// A record in a lane.
+pub(super) struct Item {
+    pub(super) place: Place,
+    /// The partition's next offset before this record and after it. They follow on from record to
+    /// record, so that a batch which does not continue what was applied is fenced.
+    pub(super) from: i64,
+    pub(super) offset: i64,
+    pub(super) content: Result<Record, Box<Poison>>,
+}
+
+/// A record that is no event, as it was.
+pub(super) struct Poison {
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) payload: Option<Vec<u8>>,
+    pub(super) header_names: Vec<String>,
+    pub(super) header_values: Vec<Option<Vec<u8>>>,
+    pub(super) error: String,
+}
+
+/// A batch with the offsets it moves.
+struct Batch {
+    records: Vec<Record>,
+    poison: Vec<(Place, i64, Box<Poison>)>,
+    moves: HashMap<Place, Move>,
+}
+
+/// A partition's next offset before and after a batch.
+struct Move {
+    from: i64,
+    to: i64,
+}
+
+enum Outcome<A> {
+    Applied(A),
+    /// The database's offsets are not those this batch starts from: somebody else has moved them.
+    Fenced,
+}
+
+impl<H: Handler> Shared<H> {
+    /// Applies what arrives until the consumer stops.
+    pub(super) async fn run_lane(&self, number: usize) {
+        let lane = &self.lanes[number];
+        loop {
+            lane.arrived.notified().await;
+            loop {
+                let _turn = lane.turn.lock().await;
+                if self.stop.is_cancelled() {
+                    return;
+                }
+                let epoch = self.epoch();
+                let items: Vec<_> = {
+                    let mut queue = lane.queue.lock();
+                    let count = queue.len().min(BATCH);
+                    queue.drain(..count).collect()
+                };
+                if items.is_empty() {
+                    break;
+                }
+                self.settle(number, epoch, Batch::new(items)).await;
+            }
+        }
+    }
+
+    /// Applies a batch, however often it takes, unless its partitions are taken away meanwhile.
+    async fn settle(&self, lane: usize, epoch: u64, batch: Batch) {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        while self.epoch() == epoch && !self.out_of_step.load(Ordering::Acquire) {
+            let attempt = tokio::time::timeout(TRANSACTION_TIMEOUT, self.transact(&batch)).await;
+            match attempt.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in time"))) {
+                Ok(Outcome::Applied(applied)) => {
+                    crash::point("consumer.after_commit");
+                    self.handler.committed(applied, &batch.records);
+                    self.advance(epoch, &batch);
+                    return;
+                }
+                Ok(Outcome::Fenced) => {
+                    tracing::info!(lane, "offsets were moved elsewhere: starting again from them");
+                    self.out_of_step.store(true, Ordering::Release);
+                    return;
+                }
+                Err(error) => {
+                    let records = batch.records.len();
+                    let error = format!("{error:#}");
+                    tracing::warn!(lane, records, error, "a batch is tried again");
+                }
+            }
+            tokio::select! {
+                () = backoff.wait() => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn transact(&self, batch: &Batch) -> anyhow::Result<Outcome<H::Applied>> {
+        let mut transaction = self.consumer.pool.begin().await?;
+        // First, and a statement of its own: what follows must see the last holder's effects.
+        if !self.move_offsets(&mut transaction, batch).await? {
+            return Ok(Outcome::Fenced);
+        }
+        for (place, offset, poison) in &batch.poison {
+            bury(&mut transaction, *place, *offset, poison).await?;
+        }
+        let applied = self.handler.apply(&mut transaction, &batch.records).await?;
+        crash::point("consumer.before_commit");
+        transaction.commit().await.context("commit")?;
+        Ok(Outcome::Applied(applied))
+    }
+
+    /// Moves every offset of the batch from where its records start; false if any is elsewhere.
+    async fn move_offsets(
+        &self,
+        transaction: &mut PgConnection,
+        batch: &Batch,
+    ) -> anyhow::Result<bool> {
+        let moves = || batch.moves.iter();
+        let topics: Vec<_> = moves().map(|((topic, _), _)| topic.name()).collect();
+        let partitions: Vec<_> =
+            moves().map(|((_, p), _)| i32::try_from(*p)).collect::<Result<_, _>>()?;
+        let from: Vec<_> = moves().map(|(_, m)| m.from).collect();
+        let to: Vec<_> = moves().map(|(_, m)| m.to).collect();
+        let moved = sqlx::query(
+            "UPDATE consumer_offset c SET next_offset = m.after \
+             FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[]) \
+                  m (topic, partition, before, after) \
+             WHERE c.topic = m.topic AND c.partition = m.partition AND c.next_offset = m.before",
+        )
+        .bind(&topics)
+        .bind(&partitions)
+        .bind(&from)
+        .bind(&to)
+        .execute(transaction)
+        .await
+        .context("moving offsets")?;
+        Ok(moved.rows_affected() == batch.moves.len() as u64)
+    }
+
+    fn advance(&self, epoch: u64, batch: &Batch) {
+        let mut applied = self.applied.lock();
+        if self.epoch() == epoch {
+            applied.extend(batch.moves.iter().map(|(place, m)| (*place, m.to)));
+            self.group_is_behind.store(true, Ordering::Release);
+        }
+        drop(applied);
+        BATCH_SIZE.observe(batch.records.len() as f64);
+        for record in &batch.records {
+            let topic: Topic = record.event.kind.fact().topic();
+            RECORDS.with_label_values(&[topic.name(), "applied"]).inc();
+        }
+        for ((topic, _), ..) in &batch.poison {
+            RECORDS.with_label_values(&[topic.name(), "dead_lettered"]).inc();
+        }
+    }
+}
+
+impl Batch {
+    fn new(items: Vec<Item>) -> Self {
+        let mut batch = Self {
+            records: Vec::with_capacity(items.len()),
+            poison: Vec::new(),
+            moves: HashMap::new(),
+        };
+        for Item { place, from, offset, content } in items {
+            batch.moves.entry(place).or_insert(Move { from, to: from }).to = offset + 1;
+            match content {
+                Ok(record) => batch.records.push(record),
+                Err(poison) => batch.poison.push((place, offset, poison)),
+            }
+        }
+        batch
+    }
+}
+
+/// Sends a record that is no event on its way to the topic `dead-letter`.
+async fn bury(
+    transaction: &mut PgConnection,
+    (topic, partition): Place,
+    offset: i64,
+    poison: &Poison,
+) -> anyhow::Result<()> {
+    tracing::warn!(%topic, partition, offset, error = poison.error, "a record goes to dead-letter");
+    sqlx::query(
+        "INSERT INTO dead_letter (topic, partition, \"offset\", key, payload, header_names, \
+                                  header_values, error, at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now())",
+    )
+    .bind(topic.name())
+    .bind(i32::try_from(partition)?)
+    .bind(offset)
+    .bind(&poison.key)
+    .bind(&poison.payload)
+    .bind(&poison.header_names)
+    .bind(&poison.header_values)
+    .bind(&poison.error)
+    .execute(transaction)
+    .await
+    .context("writing a dead letter")?;
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! The polling thread: takes what librdkafka has, sorts it into lanes, and keeps the group informed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use ordersaga_contract::{Event, cloud_event};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::assignment::Callbacks;
+use super::lane::{Item, Poison};
+use super::{Handler, PAUSE_ABOVE, Place, RESUME_BELOW, Record, Shared};
+use crate::kafka;
+
+/// How long a poll waits: it bounds how late a pause, a resume or a stop is noticed.
+const POLL: Duration = Duration::from_millis(50);
+/// Records taken in one round before the lanes are told.
+const ROUND: usize = 5_000;
+/// How often the group's offsets follow the database's.
+const GROUP_COMMIT: Duration = Duration::from_secs(1);
+
+type Client<H> = BaseConsumer<Callbacks<H>>;
+
+/// Polls until the consumer stops.
+pub(super) fn run<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<()> {
+    let client = subscribe(shared)?;
+    let mut committed = Instant::now();
+    while !shared.stop.is_cancelled() {
+        shared.poll_round(&client);
+        if shared.out_of_step.load(Ordering::Acquire) {
+            let assigned = client.assignment()?;
+            shared.assign(&client, &assigned)?;
+        }
+        shared.steer(&client)?;
+        if committed.elapsed() >= GROUP_COMMIT {
+            shared.commit_to_group(&client);
+            committed = Instant::now();
+        }
+    }
+    // Let a batch in flight end, so that what the group hears last is the truth.
+    for lane in &shared.lanes {
+        drop(shared.runtime.block_on(tokio::time::timeout(super::HANDOVER, lane.turn.lock())));
+    }
+    shared.commit_to_group(&client);
+    // Leaving the group at once spares the others the session timeout. It may hang on a broker
+    // that is gone: nothing waits for it.
+    std::thread::spawn(move || drop(client));
+    Ok(())
+}
+
+fn subscribe<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<Client<H>> {
+    let config = &shared.consumer.kafka;
+    let session = config.session_timeout.as_millis();
+    let mut settings = kafka::client(config);
+    settings
+        .set("group.id", &config.group)
+        // Equal partitions of all topics go to one member: an order's events meet in one place.
+        .set("partition.assignment.strategy", "range")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // Only for offsets the topic has already dropped: what is left is consumed from its start.
+        .set("auto.offset.reset", "earliest")
+        .set("session.timeout.ms", session.to_string())
+        .set("heartbeat.interval.ms", (session / 3).to_string())
+        .set("max.poll.interval.ms", "300000")
+        .set("fetch.wait.max.ms", "100")
+        .set("fetch.error.backoff.ms", "100")
+        .set("queued.max.messages.kbytes", "16384")
+        .set("check.crcs", "true");
+    let client = Client::from_config_and_context(&settings, Callbacks(shared.clone()))
+        .context("consumer settings")?;
+    let topics: Vec<_> = shared.consumer.topics.iter().map(|t| shared.topic_name(*t)).collect();
+    client.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
+    Ok(client)
+}
+
+impl<H: Handler> Shared<H> {
+    /// Takes what is there, up to a bound, waiting a moment for the first record.
+    fn poll_round(&self, client: &Client<H>) {
+        let mut queued: Vec<Vec<Item>> = self.lanes.iter().map(|_| Vec::new()).collect();
+        let mut epoch = self.epoch();
+        let mut wait = POLL;
+        for _ in 0..ROUND {
+            let polled = client.poll(wait);
+            // A rebalance within the poll voids what came before it.
+            if self.epoch() != epoch {
+                epoch = self.epoch();
+                queued.iter_mut().for_each(Vec::clear);
+            }
+            match polled {
+                None => break,
+                Some(Err(error)) => tracing::debug!(%error, "poll"),
+                Some(Ok(message)) => {
+                    if let Some(item) = self.read(&message) {
+                        queued[self.handler.lane_of(item.place.1)].push(item);
+                    }
+                }
+            }
+            wait = Duration::ZERO;
+        }
+        self.enqueue(queued);
+    }
+
+    fn read(&self, message: &BorrowedMessage<'_>) -> Option<Item> {
+        let topic = self.topic_of(message.topic())?;
+        let partition = u32::try_from(message.partition()).ok()?;
+        let key = message.key().unwrap_or_default();
+        let payload = message.payload().unwrap_or_default();
+        let content = match Event::decode(topic, partition, key, payload) {
+            Ok(event) => Ok(Record { event, traceparent: traceparent(message) }),
+            Err(error) => Err(Box::new(Poison::new(message, error.to_string()))),
+        };
+        let (place, offset) = ((topic, partition), message.offset());
+        let from = std::mem::replace(self.fetched.lock().get_mut(&place)?, offset + 1);
+        Some(Item { place, from, offset, content })
+    }
+
+    fn enqueue(&self, queued: Vec<Vec<Item>>) {
+        for (lane, items) in self.lanes.iter().zip(queued) {
+            if !items.is_empty() {
+                lane.queue.lock().extend(items);
+                lane.arrived.notify_one();
+            }
+        }
+    }
+
+    /// Pauses the partitions of lanes that are far behind, and lets those that caught up go on.
+    fn steer(&self, client: &Client<H>) -> anyhow::Result<()> {
+        for (number, lane) in self.lanes.iter().enumerate() {
+            let waiting = lane.queue.lock().len();
+            let paused = lane.paused.load(Ordering::Acquire);
+            if !paused && waiting > PAUSE_ABOVE {
+                client.pause(&self.partitions_of(number)?)?;
+                lane.paused.store(true, Ordering::Release);
+            } else if paused && waiting < RESUME_BELOW {
+                client.resume(&self.partitions_of(number)?)?;
+                lane.paused.store(false, Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+
+    fn partitions_of(&self, lane: usize) -> anyhow::Result<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in self.applied.lock().keys() {
+            if self.handler.lane_of(*partition) == lane {
+                list.add_partition(&self.topic_name(*topic), i32::try_from(*partition)?);
+            }
+        }
+        Ok(list)
+    }
+
+    /// Tells the group how far the database is: for lag displays, not for ourselves.
+    fn commit_to_group(&self, client: &Client<H>) {
+        if !self.group_is_behind.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let positions: Vec<(Place, i64)> =
+            self.applied.lock().iter().map(|(place, offset)| (*place, *offset)).collect();
+        let mut list = TopicPartitionList::with_capacity(positions.len());
+        for ((topic, partition), offset) in positions {
+            let Ok(partition) = i32::try_from(partition) else { continue };
+            let offset = Offset::Offset(offset);
+            if let Err(error) =
+                list.add_partition_offset(&self.topic_name(topic), partition, offset)
+            {
+                tracing::debug!(%error, "an offset the group cannot hold");
+            }
+        }
+        crate::crash::point("consumer.before_group_commit");
+        if list.count() > 0
+            && let Err(error) = client.commit(&list, CommitMode::Async)
+        {
+            tracing::debug!(%error, "the group's offsets stay behind");
+        }
+    }
+}
+
+fn traceparent(message: &BorrowedMessage<'_>) -> Option<String> {
+    let header = message.headers()?.iter().find(|h| h.key == cloud_event::TRACEPARENT)?;
+    std::str::from_utf8(header.value?).ok().map(str::to_owned)
+}
+
+impl Poison {
+    fn new(message: &BorrowedMessage<'_>, error: String) -> Self {
+        let headers = || message.headers().into_iter().flat_map(Headers::iter);
+        Self {
+            key: message.key().map(<[u8]>::to_vec),
+            payload: message.payload().map(<[u8]>::to_vec),
+            header_names: headers().map(|h| h.key.to_owned()).collect(),
+            header_values: headers().map(|h| h.value.map(<[u8]>::to_vec)).collect(),
+            error,
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Group commit in the application: requests that arrive while a batch commits form the next one.
+//! There is no timer: at low load a request waits for no other, under load batches grow and the
+//! cost of a commit is shared.
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// Where requests join the batch that is forming.
+pub struct GroupCommit<Q, A> {
+    queue: mpsc::Sender<(Q, oneshot::Sender<A>)>,
+}
+
+/// Why a request got no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// As many requests wait as may.
+    #[error("too many requests are waiting")]
+    Full,
+    /// The batch ended without an answer: the service is stopping.
+    #[error("the service is stopping")]
+    Stopping,
+}
+
+/// The other end: takes batches and answers them. Owned by one worker.
+pub struct Batches<Q, A> {
+    queue: mpsc::Receiver<(Q, oneshot::Sender<A>)>,
+    limit: usize,
+}
+
+/// A queue for `waiting` requests, taken in batches of at most `limit`.
+pub fn group_commit<Q, A>(waiting: usize, limit: usize) -> (GroupCommit<Q, A>, Batches<Q, A>) {
+    let (sender, receiver) = mpsc::channel(waiting);
+    (GroupCommit { queue: sender }, Batches { queue: receiver, limit })
+}
+
+impl<Q, A> GroupCommit<Q, A> {
+    /// Joins the forming batch and waits for its commit. A caller who stops waiting does not take
+    /// the request out of its batch.
+    pub async fn submit(&self, request: Q) -> Result<A, Rejected> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.try_send((request, answer)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Rejected::Full,
+            mpsc::error::TrySendError::Closed(_) => Rejected::Stopping,
+        })?;
+        answered.await.map_err(|_| Rejected::Stopping)
+    }
+}
+
+impl<Q, A> Batches<Q, A> {
+    /// Commits batch after batch through `commit`, which answers each request in its place, until
+    /// `stop` is cancelled and nothing waits any more.
+    pub async fn run<F: Future<Output = Vec<A>>>(
+        mut self,
+        stop: CancellationToken,
+        commit: impl Fn(Vec<Q>) -> F,
+    ) {
+        loop {
+            let mut batch = Vec::new();
+            tokio::select! {
+                biased;
+                taken = self.queue.recv_many(&mut batch, self.limit) => {
+                    if taken == 0 {
+                        return;
+                    }
+                }
+                () = stop.cancelled() => {
+                    // Whoever is in the queue is still answered; whoever comes later is refused.
+                    self.queue.close();
+                    continue;
+                }
+            }
+            let (requests, waiting): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+            let answers = commit(requests).await;
+            debug_assert_eq!(answers.len(), waiting.len());
+            for (answer, waiting) in answers.into_iter().zip(waiting) {
+                // A client that went away hears nothing; its order stands.
+                let _ = waiting.send(answer);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[tokio::test]
+    async fn requests_that_meet_a_running_commit_share_the_next_one() {
+        let (group, batches) = group_commit::<u32, u32>(64, 64);
+        let group = Arc::new(group);
+        let commits = Arc::new(AtomicUsize::new(0));
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let stop = CancellationToken::new();
+        let worker = tokio::spawn({
+            let (commits, gate, stop) = (commits.clone(), gate.clone(), stop.clone());
+            async move {
+                batches
+                    .run(stop, |batch| {
+                        let (commits, gate) = (commits.clone(), gate.clone());
+                        async move {
+                            gate.acquire().await.unwrap().forget();
+                            commits.fetch_add(1, Ordering::Relaxed);
+                            batch.into_iter().map(|n| n * 2).collect()
+                        }
+                    })
+                    .await;
+            }
+        });
+        let callers: Vec<_> = (0..10)
+            .map(|n| {
+                let group = group.clone();
+                tokio::spawn(async move { group.submit(n).await })
+            })
+            .collect();
+        // The first batch has been taken with whoever was there; all others form the second.
+        while group.queue.capacity() != 64 - 9 && group.queue.capacity() != 64 {
+            tokio::task::yield_now().await;
+        }
+        gate.add_permits(2);
+        for (n, caller) in callers.into_iter().enumerate() {
+            assert_eq!(caller.await.unwrap(), Ok(u32::try_from(n).unwrap() * 2));
+        }
+        assert!(commits.load(Ordering::Relaxed) <= 2);
+        stop.cancel();
+        worker.await.unwrap();
+        assert_eq!(group.submit(1).await, Err(Rejected::Stopping));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_at_once() {
+        let (group, _batches) = group_commit::<u32, u32>(1, 1);
+        let group = Arc::new(group);
+        let first = tokio::spawn({
+            let group = group.clone();
+            async move { group.submit(1).await }
+        });
+        while group.queue.capacity() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(group.submit(2).await, Err(Rejected::Full));
+        first.abort();
+    }
+}

@@ -1,0 +1,268 @@
+//! JSON bodies, from bytes straight to the type and back.
+
+use std::time::Duration;
+
+use poem::{
+    Body, IntoResponse, Request, RequestBody, Response, Result,
+    http::{HeaderValue, header},
+};
+use poem_openapi::{
+    ApiResponse, impl_apirequest_for_payload,
+    payload::{ParsePayload, Payload},
+    registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchemaRef, Registry},
+    types::{IsObjectType, Type},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::error::Category;
+
+use super::{problem::Failure, problem_type::ProblemType};
+
+/// A client that is slower with a body of a few KiB is stuck, or means to keep us busy.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How much of a body of unannounced length is read. Set on a request whose length is not known.
+#[derive(Clone, Copy)]
+pub(super) struct BodyLimit(pub(super) usize);
+
+/// A JSON body of a request or a response, decoded and encoded by serde. The type's own validators
+/// of poem-openapi do not run: let the types of its fields keep the rules ([`super::Bounded`],
+/// [`super::Text`]), and put `#[serde(deny_unknown_fields)]` on it.
+#[derive(Debug, Clone)]
+pub struct JsonBody<T>(pub T);
+
+impl<T: Type> Payload for JsonBody<T> {
+    const CONTENT_TYPE: &'static str = "application/json";
+
+    fn check_content_type(content_type: &str) -> bool {
+        let (media_type, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
+        media_type.trim().eq_ignore_ascii_case(Self::CONTENT_TYPE) && is_utf8(parameters)
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        T::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+/// JSON is UTF-8; a client that says it sends something else would be misread.
+fn is_utf8(parameters: &str) -> bool {
+    parameters.split(';').all(|parameter| match parameter.trim().split_once('=') {
+        Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
+            value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+        }
+        _ => true,
+    })
+}
+
+impl<T: IsObjectType + DeserializeOwned> ParsePayload for JsonBody<T> {
+    const IS_REQUIRED: bool = true;
+
+    async fn from_request(request: &Request, body: &mut RequestBody) -> Result<Self> {
+        let bytes = within(BODY_TIMEOUT, read(request, body.take()?)).await?;
+        Ok(decode(bytes.as_ref()).map(Self)?)
+    }
+}
+
+async fn within<T>(limit: Duration, reading: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(limit, reading).await.unwrap_or_else(|_| {
+        let detail = format!("the body did not arrive within {} seconds", limit.as_secs());
+        Err(Failure::new(ProblemType::RequestTimeout, detail).into())
+    })
+}
+
+async fn read(request: &Request, body: Body) -> Result<impl AsRef<[u8]>> {
+    Ok(match request.data::<BodyLimit>() {
+        Some(BodyLimit(most)) => body.into_bytes_limit(*most).await?,
+        // The announced length was checked, and hyper reads no more than that.
+        None => body.into_bytes().await?,
+    })
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    let value = serde_json::from_slice(bytes).map_err(|_| explain::<T>(bytes))?;
+    // serde would take an array for an object, its elements for the fields in order.
+    if bytes.trim_ascii_start().starts_with(b"{") {
+        Ok(value)
+    } else {
+        Err(Failure::new(ProblemType::InvalidField, "a JSON object is expected"))
+    }
+}
+
+/// Decodes once more, this time watching where: only bad requests pay for knowing the place.
+fn explain<T: DeserializeOwned>(bytes: &[u8]) -> Failure {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut deserializer) else {
+        let detail = "there is something after the JSON value";
+        return Failure::new(ProblemType::BadRequest, detail);
+    };
+    let path = error.path().to_string();
+    let error = error.into_inner();
+    let text = error.to_string();
+    if error.classify() != Category::Data {
+        let detail = if bytes.is_empty() { "a body is expected".to_owned() } else { text };
+        return Failure::new(ProblemType::BadRequest, format!("malformed JSON: {detail}"));
+    }
+    let detail = text.rsplit_once(" at line ").map_or(&*text, |(detail, _)| detail).to_owned();
+    match field(&path, &detail) {
+        Some(field) => Failure::invalid_field(field, detail),
+        None => Failure::new(ProblemType::InvalidField, detail),
+    }
+}
+
+/// The culprit: serde names a missing, unknown or repeated field in its text, as `name`.
+fn field(path: &str, detail: &str) -> Option<String> {
+    let named = ["missing field `", "unknown field `", "duplicate field `"]
+        .iter()
+        .find_map(|start| detail.strip_prefix(start)?.split_once('`'))
+        .map(|(name, _)| name);
+    let within = Some(path).filter(|path| *path != ".");
+    match (within, named) {
+        (Some(path), Some(name)) if path != name && !path.ends_with(&format!(".{name}")) => {
+            Some(format!("{path}.{name}"))
+        }
+        (path, name) => path.or(name).map(str::to_owned),
+    }
+}
+
+impl<T: Serialize + Send> IntoResponse for JsonBody<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(json) => {
+                let mut response = Response::from(Body::from_vec(json));
+                response
+                    .headers_mut()
+                    .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                response
+            }
+            Err(error) => Failure::internal(error).into_response(),
+        }
+    }
+}
+
+impl<T: Type + Serialize> ApiResponse for JsonBody<T> {
+    fn meta() -> MetaResponses {
+        MetaResponses {
+            responses: vec![MetaResponse {
+                description: "Success",
+                status: Some(200),
+                status_range: None,
+                content: vec![MetaMediaType {
+                    content_type: Self::CONTENT_TYPE,
+                    schema: Self::schema_ref(),
+                }],
+                headers: vec![],
+            }],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+impl_apirequest_for_payload!(JsonBody<T>, T: IsObjectType + DeserializeOwned);
+
+#[cfg(test)]
+mod tests {
+    use poem_openapi::Object;
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::http::{Bounded, Id, Problem, Text};
+
+    #[derive(Object, Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct Line {
+        quantity: Bounded<1, 1000>,
+    }
+
+    #[derive(Object, Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct Basket {
+        client_id: Id,
+        name: Text<1, 10>,
+        lines: Vec<Line>,
+    }
+
+    #[track_caller]
+    fn fails(json: &str, kind: ProblemType, field: Option<&str>) {
+        let failure = decode::<Basket>(json.as_bytes()).expect_err(json);
+        let problem: Problem = serde_json::from_str(&failure_json(failure)).unwrap();
+        assert_eq!(problem.kind, kind.uri(), "{json}: {}", problem.detail);
+        assert_eq!(problem.field.as_deref(), field, "{json}: {}", problem.detail);
+    }
+
+    fn failure_json(failure: Failure) -> String {
+        let body = failure.into_response().into_body().into_string();
+        futures_util::FutureExt::now_or_never(body).unwrap().unwrap()
+    }
+
+    #[test]
+    fn wrong_fields_are_named() {
+        let invalid = |json, field| fails(json, ProblemType::InvalidField, field);
+        invalid(r#"{"client_id":0,"name":"a","lines":[]}"#, Some("client_id"));
+        invalid(r#"{"client_id":"1","name":"a","lines":[]}"#, Some("client_id"));
+        invalid(r#"{"client_id":9223372036854775808,"name":"a","lines":[]}"#, Some("client_id"));
+        invalid(r#"{"client_id":1.0,"name":"a","lines":[]}"#, Some("client_id"));
+        invalid(r#"{"client_id":null,"name":"a","lines":[]}"#, Some("client_id"));
+        invalid(r#"{"client_id":1,"name":"","lines":[]}"#, Some("name"));
+        invalid(r#"{"client_id":1,"name":"a"}"#, Some("lines"));
+        invalid(r#"{"client_id":1,"name":"a","lines":[],"x":1}"#, Some("x"));
+        invalid(r#"{"client_id":1,"client_id":1}"#, Some("client_id"));
+        invalid(
+            r#"{"client_id":1,"name":"a","lines":[{"quantity":0}]}"#,
+            Some("lines[0].quantity"),
+        );
+        invalid(r#"{"client_id":1,"name":"a","lines":[{}]}"#, Some("lines[0].quantity"));
+        invalid(r#"{"client_id":1,"name":"a","lines":[{"y":1}]}"#, Some("lines[0].y"));
+        invalid("[]", None);
+        invalid(r#"[1,"a",[]]"#, None);
+        invalid("null", None);
+    }
+
+    #[test]
+    fn what_is_not_json_is_a_bad_request() {
+        let good = r#"{"client_id":1,"name":"a","lines":[]}"#;
+        assert!(decode::<Basket>(good.as_bytes()).is_ok());
+        for bad in ["", " ", "{", "{\"client_id\":", "abc", "{'client_id':1}", "\u{feff}{}"] {
+            fails(bad, ProblemType::BadRequest, None);
+        }
+        fails(&format!("{good}x"), ProblemType::BadRequest, None);
+        fails(&format!("{good}{good}"), ProblemType::BadRequest, None);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_never_comes_is_given_up() {
+        let never = std::future::pending::<Result<()>>();
+        let failure = Failure::from(within(Duration::from_millis(5), never).await.unwrap_err());
+        assert_eq!(failure.kind(), ProblemType::RequestTimeout);
+        assert!(within(BODY_TIMEOUT, async { Ok(()) }).await.is_ok());
+    }
+
+    #[test]
+    fn content_types() {
+        let accepts = <JsonBody<Line> as Payload>::check_content_type;
+        for accepted in [
+            "application/json",
+            "Application/JSON",
+            "application/json; charset=utf-8",
+            "application/json;charset=\"UTF-8\"",
+        ] {
+            assert!(accepts(accepted), "{accepted}");
+        }
+        for refused in [
+            "",
+            "text/plain",
+            "application/jsonx",
+            "application/json, text/plain",
+            "application/problem+json",
+            "application/json; charset=latin1",
+            "application/x-www-form-urlencoded",
+        ] {
+            assert!(!accepts(refused), "{refused}");
+        }
+    }
+}

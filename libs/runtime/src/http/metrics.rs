@@ -1,0 +1,135 @@
+//! What the HTTP server tells Prometheus, labelled by route pattern and never by URL.
+
+use std::{
+    sync::{
+        LazyLock, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use poem::{
+    Response,
+    http::{Method, StatusCode, header},
+};
+use prometheus::{
+    Encoder, Histogram, HistogramVec, IntGauge, TextEncoder, histogram_opts,
+    register_histogram_vec, register_int_gauge,
+};
+
+static DURATION: LazyLock<HistogramVec> = LazyLock::new(|| {
+    let options = histogram_opts!(
+        "http_server_request_duration_seconds",
+        "Time from the request's head to its response.",
+        vec![
+            0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+            30.0
+        ]
+    );
+    register_histogram_vec!(options, &["method", "route", "status"]).expect("registered once")
+});
+
+static ACTIVE: LazyLock<IntGauge> = LazyLock::new(|| {
+    register_int_gauge!("http_server_active_requests", "Requests being handled now.")
+        .expect("registered once")
+});
+
+/// The statuses whose histogram a route looks up once and keeps.
+const USUAL: [u16; 10] = [200, 201, 202, 307, 400, 404, 409, 422, 500, 503];
+
+/// The metrics of one method of one route.
+pub(super) struct RouteMetrics {
+    method: &'static str,
+    route: String,
+    usual: [OnceLock<Histogram>; USUAL.len()],
+}
+
+impl RouteMetrics {
+    pub(super) fn new(method: &Method, route: impl Into<String>) -> Self {
+        LazyLock::force(&ACTIVE);
+        Self { method: label(method), route: route.into(), usual: Default::default() }
+    }
+
+    pub(super) fn observe(&self, status: StatusCode, since: Instant) {
+        let seconds = since.elapsed().as_secs_f64();
+        let usual = USUAL.iter().position(|usual| *usual == status.as_u16());
+        match usual {
+            Some(at) => self.usual[at].get_or_init(|| self.resolve(status)).observe(seconds),
+            None => self.resolve(status).observe(seconds),
+        }
+    }
+
+    fn resolve(&self, status: StatusCode) -> Histogram {
+        DURATION.with_label_values(&[self.method, &self.route, status.as_str()])
+    }
+}
+
+/// Counts a request as active for as long as it lives.
+pub(super) struct Active(());
+
+impl Active {
+    pub(super) fn enter() -> Self {
+        ACTIVE.inc();
+        Self(())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        ACTIVE.dec();
+    }
+}
+
+/// Clients can invent methods, and each label value is kept for ever.
+fn label(method: &Method) -> &'static str {
+    const KNOWN: [&str; 9] =
+        ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("OTHER")
+}
+
+/// The `/metrics` page: everything registered in this process.
+pub(super) fn page() -> Result<Response, super::Failure> {
+    let mut text = Vec::new();
+    TextEncoder::new()
+        .encode(&prometheus::gather(), &mut text)
+        .map_err(super::Failure::internal)?;
+    Ok(Response::builder().header(header::CONTENT_TYPE, prometheus::TEXT_FORMAT).body(text))
+}
+
+/// Calls `log` at most once a second, with how many calls were left out before.
+pub(super) fn log_sparingly(log: impl FnOnce(u64)) {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
+    let now = u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let next = NEXT.load(Ordering::Relaxed);
+    let pause = u64::try_from(Duration::from_secs(1).as_millis()).unwrap_or(u64::MAX);
+    let mine = now >= next
+        && NEXT.compare_exchange(next, now + pause, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+    if mine {
+        log(SUPPRESSED.swap(0, Ordering::Relaxed));
+    } else {
+        SUPPRESSED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invented_methods_share_one_label() {
+        assert_eq!(label(&Method::POST), "POST");
+        assert_eq!(label(&Method::from_bytes(b"BREW").unwrap()), "OTHER");
+        assert_eq!(label(&Method::from_bytes(b"get").unwrap()), "OTHER");
+    }
+
+    #[test]
+    fn log_lines_are_limited() {
+        let mut lines = 0;
+        for _ in 0..1000 {
+            log_sparingly(|_| lines += 1);
+        }
+        assert!(lines <= 2, "{lines} lines at once");
+    }
+}

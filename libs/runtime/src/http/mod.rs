@@ -1,0 +1,27 @@
+//! The HTTP base of every service, on poem and poem-openapi: one error form (RFC 9457), strict
+//! request bodies, limits, metrics, health, and the `OpenAPI` document with Swagger UI.
+//!
+//! The rules for bad input: what cannot be read as a request of the operation is 400 (malformed
+//! JSON; a query or header parameter that is missing, unknown, repeated or wrong); JSON that can be
+//! read but has a wrong, missing, unknown or repeated field is 422. Either names the culprit.
+
+mod docs;
+mod json;
+mod metrics;
+mod operation;
+mod problem;
+mod problem_type;
+mod request_id;
+mod server;
+mod service;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+pub use json::JsonBody;
+pub use problem::{Failure, Problem};
+pub use problem_type::ProblemType;
+pub use server::{Listener, bind, serve};
+pub use service::{About, HttpService, print_spec, spec};
+pub use values::{Bounded, Id, Text};

@@ -1,0 +1,184 @@
+//! What happens around every operation, in one layer: request id, limits, strict parameters,
+//! deadline, panics, errors as problems, metrics.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+use poem::{
+    Endpoint, Request, Response, Result,
+    http::{HeaderMap, Method, header},
+};
+use tracing::Instrument;
+
+use super::{
+    json::BodyLimit,
+    metrics::{Active, RouteMetrics},
+    problem::Failure,
+    problem_type::ProblemType,
+    request_id::{self, RequestId},
+};
+use crate::lifecycle::panic_message;
+
+/// Limits shared by all operations of a server.
+pub(super) struct Limits {
+    pub(super) body_bytes: usize,
+    pub(super) concurrency: usize,
+    pub(super) in_hand: AtomicUsize,
+}
+
+/// The parameters an operation declares.
+#[derive(Default)]
+pub(super) struct Parameters {
+    pub(super) query: Vec<String>,
+    pub(super) headers: Vec<String>,
+}
+
+/// What an operation of the API, unlike the pages beside it, has to keep to.
+pub(super) struct Rules {
+    pub(super) limits: Arc<Limits>,
+    pub(super) parameters: Parameters,
+    pub(super) timeout: Duration,
+}
+
+/// An endpoint with everything around it. It never returns an error.
+pub(super) struct Operation<E> {
+    inner: E,
+    metrics: RouteMetrics,
+    rules: Option<Rules>,
+}
+
+impl<E: Endpoint<Output = Response>> Operation<E> {
+    pub(super) fn new(inner: E, method: &Method, route: &str, rules: Option<Rules>) -> Self {
+        Self { inner, metrics: RouteMetrics::new(method, route), rules }
+    }
+
+    async fn answer(&self, mut request: Request) -> Result<Response, Failure> {
+        let Some(rules) = &self.rules else {
+            return self.handle(request).await;
+        };
+        let _place = rules.limits.enter()?;
+        rules.parameters.check(&request)?;
+        rules.limits.check_body(&mut request)?;
+        let handling = self.handle(request);
+        tokio::time::timeout(rules.timeout, handling).await.unwrap_or_else(|_| {
+            let detail = "the request was given up; it may or may not have had an effect";
+            Err(Failure::new(ProblemType::Timeout, detail))
+        })
+    }
+
+    async fn handle(&self, request: Request) -> Result<Response, Failure> {
+        match AssertUnwindSafe(self.inner.call(request)).catch_unwind().await {
+            Ok(outcome) => outcome.map_err(Failure::from),
+            Err(panic) => {
+                let message = panic_message(&*panic);
+                Err(Failure::internal(anyhow::anyhow!("the handler panicked: {message}")))
+            }
+        }
+    }
+}
+
+impl<E: Endpoint<Output = Response>> Endpoint for Operation<E> {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> Result<Response> {
+        let started = Instant::now();
+        let _active = Active::enter();
+        let id = RequestId::of(&request);
+        let span = tracing::debug_span!("request", id = id.as_str());
+        let outcome = self.answer(request).instrument(span).await;
+        let mut response = outcome.unwrap_or_else(|failure| failure.respond(Some(&id)));
+        response.headers_mut().insert(request_id::HEADER, id.into_header());
+        self.metrics.observe(response.status(), started);
+        Ok(response)
+    }
+}
+
+impl Limits {
+    fn enter(&self) -> Result<Place<'_>, Failure> {
+        let place = Place(&self.in_hand);
+        if self.in_hand.fetch_add(1, Ordering::Relaxed) < self.concurrency {
+            Ok(place)
+        } else {
+            Err(Failure::overloaded())
+        }
+    }
+
+    fn check_body(&self, request: &mut Request) -> Result<(), Failure> {
+        let headers = request.headers();
+        if let Some(length) = headers.get(header::CONTENT_LENGTH) {
+            let length = length.to_str().ok().and_then(|length| length.parse::<u64>().ok());
+            // hyper has refused lengths that are no number; what cannot be read is too much.
+            if length.is_none_or(|length| length > self.body_bytes as u64) {
+                let detail = format!("at most {} bytes are accepted", self.body_bytes);
+                return Err(Failure::new(ProblemType::PayloadTooLarge, detail));
+            }
+        } else if may_have_body(request) {
+            request.set_data(BodyLimit(self.body_bytes));
+        }
+        Ok(())
+    }
+}
+
+/// There may be a body of unknown length: chunked, or as HTTP/2 frames.
+fn may_have_body(request: &Request) -> bool {
+    request.headers().contains_key(header::TRANSFER_ENCODING)
+        || !matches!(*request.method(), Method::GET | Method::HEAD)
+}
+
+struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Parameters {
+    /// Refuses what poem-openapi would silently ignore: parameters nobody declared, the second of
+    /// two values, and header values that are not text.
+    fn check(&self, request: &Request) -> Result<(), Failure> {
+        if let Some(query) = request.uri().query() {
+            self.check_query(query)?;
+        }
+        self.headers.iter().try_for_each(|name| check_header(request.headers(), name))
+    }
+
+    fn check_query(&self, query: &str) -> Result<(), Failure> {
+        let mut seen = 0_u64;
+        for name in names(query) {
+            let Some(at) = self.query.iter().position(|known| known == name) else {
+                let name: String = name.chars().take(64).collect();
+                return Err(Failure::invalid_parameter(name, "there is no such parameter"));
+            };
+            if seen & (1 << at) != 0 {
+                return Err(Failure::invalid_parameter(name.to_owned(), "it is given twice"));
+            }
+            seen |= 1 << at;
+        }
+        Ok(())
+    }
+}
+
+fn names(query: &str) -> impl Iterator<Item = &str> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name))
+}
+
+fn check_header(headers: &HeaderMap, name: &str) -> Result<(), Failure> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() {
+        return Err(Failure::invalid_parameter(name.to_owned(), "it is given twice"));
+    }
+    if first.is_some_and(|value| value.to_str().is_err()) {
+        return Err(Failure::invalid_parameter(name.to_owned(), "visible ASCII is expected"));
+    }
+    Ok(())
+}

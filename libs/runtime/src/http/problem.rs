@@ -1,0 +1,286 @@
+//! Errors as clients see them: `application/problem+json` (RFC 9457) with stable types.
+
+use std::{borrow::Cow, fmt};
+
+use poem::{
+    IntoResponse, Response,
+    error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError},
+    http::{StatusCode, header},
+};
+use poem_openapi::{
+    ApiResponse, Object,
+    error::{ContentTypeError, ParseParamError, ParsePathError, ParseRequestPayloadError},
+    registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, Registry},
+    types::Type,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    metrics::log_sparingly,
+    problem_type::{ProblemType, description, statuses},
+    request_id::RequestId,
+};
+
+pub(super) const CONTENT_TYPE: &str = "application/problem+json";
+
+/// An error, as RFC 9457 has it.
+#[derive(Object, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[oai(skip_serializing_if_is_none)]
+pub struct Problem {
+    /// What kind of problem it is: `urn:ordersaga:problem:` and one of bad-request,
+    /// invalid-parameter, not-found, method-not-allowed, request-timeout,
+    /// idempotency-key-in-flight, payload-too-large, unsupported-media-type, invalid-field,
+    /// idempotency-key-reused, too-many-requests, internal, overloaded, unavailable, timeout.
+    #[oai(rename = "type")]
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: i32,
+    /// What is wrong with this very request.
+    pub detail: String,
+    /// The parameter or the field of the body that is wrong, as `item_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// The `X-Request-Id` of this request, to be quoted to support.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+/// The error of every operation. What the client gets is its kind, detail and field; its cause is
+/// only ever logged.
+#[derive(Debug)]
+pub struct Failure {
+    kind: ProblemType,
+    detail: Cow<'static, str>,
+    field: Option<Cow<'static, str>>,
+    retry_after: Option<u32>,
+    cause: Option<anyhow::Error>,
+}
+
+impl Failure {
+    /// A failure of the given kind.
+    pub fn new(kind: ProblemType, detail: impl Into<Cow<'static, str>>) -> Self {
+        let retry_after = ProblemType::tells_when_to_retry(kind.status()).then_some(1);
+        Self { kind, detail: detail.into(), field: None, retry_after, cause: None }
+    }
+
+    /// 404: the thing asked for does not exist.
+    pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ProblemType::NotFound, detail)
+    }
+
+    /// 400: a query or header parameter is wrong.
+    pub fn invalid_parameter(
+        name: impl Into<Cow<'static, str>>,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::new(ProblemType::InvalidParameter, detail).with_field(name)
+    }
+
+    /// 422: a field of the body is wrong.
+    pub fn invalid_field(
+        field: impl Into<Cow<'static, str>>,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::new(ProblemType::InvalidField, detail).with_field(field)
+    }
+
+    /// 409: the first request with this idempotency key is still being handled.
+    pub fn key_in_flight() -> Self {
+        let detail = "the first request with this Idempotency-Key is still being handled";
+        Self::new(ProblemType::IdempotencyKeyInFlight, detail).with_field("Idempotency-Key")
+    }
+
+    /// 422: the idempotency key came with another request before.
+    pub fn key_reused() -> Self {
+        let detail = "this Idempotency-Key was used before, with another body";
+        Self::new(ProblemType::IdempotencyKeyReused, detail).with_field("Idempotency-Key")
+    }
+
+    /// 429: the client is to wait so many seconds.
+    pub fn too_many_requests(retry_after: u32) -> Self {
+        Self::new(ProblemType::TooManyRequests, "wait before asking again")
+            .with_retry_after(retry_after)
+    }
+
+    /// 503: there are too many requests in hand.
+    pub fn overloaded() -> Self {
+        Self::new(ProblemType::Overloaded, "too many requests are being handled; nothing was done")
+    }
+
+    /// 503: a dependency is away. The client does not see the cause.
+    pub fn unavailable(cause: impl Into<anyhow::Error>) -> Self {
+        let detail = "something the service needs cannot be reached; try again";
+        Self { cause: Some(cause.into()), ..Self::new(ProblemType::Unavailable, detail) }
+    }
+
+    /// 500: a defect. The client does not see the cause.
+    pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
+        let detail = "the request failed for a reason that is not the client's";
+        Self { cause: Some(cause.into()), ..Self::new(ProblemType::Internal, detail) }
+    }
+
+    /// Names the input that is wrong.
+    #[must_use]
+    pub fn with_field(self, field: impl Into<Cow<'static, str>>) -> Self {
+        Self { field: Some(field.into()), ..self }
+    }
+
+    /// Sets `Retry-After`.
+    #[must_use]
+    pub fn with_retry_after(self, seconds: u32) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ProblemType {
+        self.kind
+    }
+
+    /// Logs the cause and makes the response; the request's id ties the two together.
+    pub(super) fn respond(self, id: Option<&RequestId>) -> Response {
+        let request_id = id.map(|id| id.as_str().to_owned());
+        if let Some(cause) = &self.cause {
+            let id = request_id.as_deref().unwrap_or_default();
+            if self.kind == ProblemType::Internal {
+                log_sparingly(|suppressed| {
+                    tracing::error!(request_id = id, suppressed, "request failed: {cause:#}");
+                });
+            } else {
+                tracing::debug!(request_id = id, kind = self.kind.slug(), "{cause:#}");
+            }
+        }
+        let status = self.kind.status();
+        let problem = Problem {
+            kind: self.kind.uri(),
+            title: self.kind.title().to_owned(),
+            status: status.into(),
+            detail: self.detail.into_owned(),
+            field: self.field.map(Cow::into_owned),
+            request_id,
+        };
+        // A struct of strings always encodes.
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let mut response = Response::builder()
+            .status(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+            .content_type(CONTENT_TYPE)
+            .body(body);
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.slug(), self.detail)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl ResponseError for Failure {
+    fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(cause: anyhow::Error) -> Self {
+        Self::internal(cause)
+    }
+}
+
+/// What poem and poem-openapi report, in our terms. Their own texts reach the client only where
+/// they speak about its request.
+impl From<poem::Error> for Failure {
+    fn from(error: poem::Error) -> Self {
+        let error = match error.downcast::<Failure>() {
+            Ok(failure) => return failure,
+            Err(error) => error,
+        };
+        if let Some(ParseParamError { name, reason }) = error.downcast_ref() {
+            return Self::invalid_parameter(*name, parameter_detail(reason));
+        }
+        if let Some(ParsePathError { reason, .. }) = error.downcast_ref() {
+            // poem-openapi has no name for it here: the place in the path must do.
+            let detail = format!("in the path: {}", parameter_detail(reason));
+            return Self::new(ProblemType::InvalidParameter, detail);
+        }
+        if let Some(error) = error.downcast_ref::<ContentTypeError>() {
+            return Self::new(ProblemType::UnsupportedMediaType, error.to_string());
+        }
+        if let Some(ParseRequestPayloadError { reason }) = error.downcast_ref() {
+            return Self::new(ProblemType::BadRequest, reason.clone());
+        }
+        if error.is::<NotFoundError>() {
+            return Self::not_found("no operation has this path");
+        }
+        if error.is::<MethodNotAllowedError>() {
+            return Self::new(ProblemType::MethodNotAllowed, "see the Allow header");
+        }
+        if let Some(ReadBodyError::Io(_)) = error.downcast_ref() {
+            return Self::new(ProblemType::BadRequest, "the body could not be read");
+        }
+        match error.status().as_u16() {
+            404 => Self::not_found("there is no such thing"),
+            413 => Self::new(ProblemType::PayloadTooLarge, "the body is too large"),
+            415 => Self::new(ProblemType::UnsupportedMediaType, "application/json is expected"),
+            400..=499 => Self::new(ProblemType::BadRequest, "the request cannot be read"),
+            _ => Self::internal(anyhow::anyhow!("{error}")),
+        }
+    }
+}
+
+/// poem-openapi speaks of its type names (`failed to parse "integer_int64": …`);
+/// the client knows only its parameter.
+fn parameter_detail(reason: &str) -> String {
+    if reason.ends_with("expects an input value.") {
+        return "it is required".to_owned();
+    }
+    let bare = reason.strip_prefix("failed to parse \"").and_then(|rest| rest.split_once("\": "));
+    let detail = bare.map_or(reason, |(_, detail)| detail);
+    detail.split_once(" (occurred while").map_or(detail, |(detail, _)| detail).to_owned()
+}
+
+impl ApiResponse for Failure {
+    fn meta() -> MetaResponses {
+        let mut responses: Vec<MetaResponse> = Vec::new();
+        for status in statuses() {
+            let mut headers = Vec::new();
+            if ProblemType::tells_when_to_retry(status) {
+                headers.push(MetaHeader {
+                    name: "RETRY-AFTER".to_owned(),
+                    description: Some("Seconds to wait before trying again.".to_owned()),
+                    required: true,
+                    deprecated: false,
+                    schema: u32::schema_ref(),
+                });
+            }
+            responses.push(MetaResponse {
+                description: description(status),
+                status: Some(status),
+                status_range: None,
+                content: vec![MetaMediaType {
+                    content_type: CONTENT_TYPE,
+                    schema: Problem::schema_ref(),
+                }],
+                headers,
+            });
+        }
+        MetaResponses { responses }
+    }
+
+    fn register(registry: &mut Registry) {
+        Problem::register(registry);
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        self.respond(None)
+    }
+}

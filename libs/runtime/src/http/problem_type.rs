@@ -1,0 +1,134 @@
+//! The kinds of problems there are.
+
+/// Every kind of problem. Clients match on its URI, `urn:ordersaga:problem:<slug>`, which never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProblemType {
+    /// The request cannot be read, as with malformed JSON.
+    BadRequest,
+    /// A query or header parameter is missing, unknown, repeated or wrong.
+    InvalidParameter,
+    /// There is no such path, or no such thing.
+    NotFound,
+    /// The path does not know this method; `Allow` names those it does.
+    MethodNotAllowed,
+    /// The body did not arrive in time.
+    RequestTimeout,
+    /// A request with this `Idempotency-Key` is being handled right now.
+    IdempotencyKeyInFlight,
+    /// The body is over the limit.
+    PayloadTooLarge,
+    /// The body is not `application/json`.
+    UnsupportedMediaType,
+    /// A field of the body is missing, unknown, repeated or wrong.
+    InvalidField,
+    /// This `Idempotency-Key` was used with another request.
+    IdempotencyKeyReused,
+    /// The client asks too often.
+    TooManyRequests,
+    /// A defect of the service.
+    Internal,
+    /// The service has more requests in hand than it allows itself.
+    Overloaded,
+    /// Something the service needs is away.
+    Unavailable,
+    /// The request took too long; whether it had an effect is not known.
+    Timeout,
+}
+
+impl ProblemType {
+    /// All kinds, by status.
+    pub const ALL: [Self; 15] = [
+        Self::BadRequest,
+        Self::InvalidParameter,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::IdempotencyKeyInFlight,
+        Self::PayloadTooLarge,
+        Self::UnsupportedMediaType,
+        Self::InvalidField,
+        Self::IdempotencyKeyReused,
+        Self::TooManyRequests,
+        Self::Internal,
+        Self::Overloaded,
+        Self::Unavailable,
+        Self::Timeout,
+    ];
+
+    const fn parts(self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::BadRequest => (400, "bad-request", "The request cannot be read"),
+            Self::InvalidParameter => (400, "invalid-parameter", "A parameter is wrong"),
+            Self::NotFound => (404, "not-found", "There is no such thing"),
+            Self::MethodNotAllowed => (405, "method-not-allowed", "The method is not allowed here"),
+            Self::RequestTimeout => (408, "request-timeout", "The request's body came too slowly"),
+            Self::IdempotencyKeyInFlight => {
+                (409, "idempotency-key-in-flight", "A request with this key is being handled")
+            }
+            Self::PayloadTooLarge => (413, "payload-too-large", "The body is too large"),
+            Self::UnsupportedMediaType => {
+                (415, "unsupported-media-type", "The body must be application/json")
+            }
+            Self::InvalidField => (422, "invalid-field", "A field of the body is wrong"),
+            Self::IdempotencyKeyReused => {
+                (422, "idempotency-key-reused", "This key belongs to another request")
+            }
+            Self::TooManyRequests => (429, "too-many-requests", "Too many requests"),
+            Self::Internal => (500, "internal", "The service failed"),
+            Self::Overloaded => (503, "overloaded", "The service is overloaded"),
+            Self::Unavailable => (503, "unavailable", "The service is unavailable"),
+            Self::Timeout => (504, "timeout", "The request took too long"),
+        }
+    }
+
+    /// The HTTP status it is sent with.
+    pub const fn status(self) -> u16 {
+        self.parts().0
+    }
+
+    /// The short name that ends its URI.
+    pub const fn slug(self) -> &'static str {
+        self.parts().1
+    }
+
+    /// One line for people; the same for every occurrence.
+    pub const fn title(self) -> &'static str {
+        self.parts().2
+    }
+
+    /// The URI clients match on.
+    pub fn uri(self) -> String {
+        format!("urn:ordersaga:problem:{}", self.slug())
+    }
+
+    pub(super) const fn tells_when_to_retry(status: u16) -> bool {
+        matches!(status, 429 | 503)
+    }
+}
+
+/// The statuses an operation can fail with; 405 belongs to no operation.
+pub(super) fn statuses() -> impl Iterator<Item = u16> {
+    let mut previous = 405;
+    ProblemType::ALL.into_iter().map(ProblemType::status).filter(move |&status| {
+        let new = status != previous && status != 405;
+        previous = status;
+        new
+    })
+}
+
+/// What an operation's documentation says of a status.
+pub(super) const fn description(status: u16) -> &'static str {
+    match status {
+        400 => "The request cannot be read: bad-request, invalid-parameter",
+        404 => "There is no such thing: not-found",
+        408 => "The body did not arrive in time: request-timeout",
+        409 => "A request with this key is being handled: idempotency-key-in-flight",
+        413 => "The body is over the limit: payload-too-large",
+        415 => "The body is not application/json: unsupported-media-type",
+        422 => "The body was read and is wrong: invalid-field, idempotency-key-reused",
+        429 => "The client asks too often: too-many-requests",
+        503 => "Nothing was done, try again: overloaded, unavailable",
+        504 => "It took too long and may or may not have had an effect: timeout",
+        _ => "A defect of the service: internal",
+    }
+}

@@ -1,0 +1,293 @@
+//! A service's API with the pages every service has, as one poem endpoint; and its `OpenAPI` document.
+
+use std::{
+    collections::HashMap,
+    marker::PhantomData,
+    sync::{Arc, atomic::AtomicUsize},
+    time::{Duration, Instant},
+};
+
+use poem::{
+    Body, Endpoint, EndpointExt, IntoEndpoint, IntoResponse, PathPattern, Request, Response,
+    Result,
+    endpoint::{BoxEndpoint, make_sync},
+    http::{HeaderValue, Method, StatusCode, header},
+    web::Redirect,
+};
+use poem_openapi::{
+    ContactObject, LicenseObject, OpenApi, OpenApiService, ServerObject,
+    registry::{MetaApi, MetaOperation, MetaParamIn, Registry},
+};
+
+use super::{
+    docs,
+    json::JsonBody,
+    metrics::{self, Active, RouteMetrics},
+    operation::{Limits, Operation, Parameters, Rules},
+    problem::Failure,
+    request_id::{self, RequestId},
+};
+use crate::{config::HttpConfig, health::Health};
+
+/// What the `OpenAPI` document says about the service as a whole.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    /// The service's name in logs, as `service-store`.
+    pub name: &'static str,
+    /// The document's title.
+    pub title: &'static str,
+    /// The API's version.
+    pub version: &'static str,
+    /// What the service does, in Markdown.
+    pub description: &'static str,
+    /// Where it is usually served, as `http://localhost:8000`.
+    pub server: &'static str,
+}
+
+/// An API, ready to be served.
+pub struct HttpService<A> {
+    pub(super) about: About,
+    pub(super) longest: Duration,
+    api: A,
+    health: Health,
+    limits: Limits,
+    timeout: Duration,
+    long_polls: HashMap<&'static str, Duration>,
+}
+
+type Table = HashMap<String, HashMap<Method, BoxEndpoint<'static>>>;
+
+/// Prints the specification if the process was started as `service --openapi`: needs no setting
+/// and no dependency. True if it did.
+#[expect(clippy::print_stdout)]
+pub fn print_spec<A: OpenApi>(about: &About) -> bool {
+    let asked = std::env::args().nth(1).is_some_and(|argument| argument == "--openapi");
+    if asked {
+        print!("{}", spec::<A>(about));
+    }
+    asked
+}
+
+/// The `OpenAPI` document of an API: indented JSON with a newline at its end, always the same.
+pub fn spec<A: OpenApi>(about: &About) -> String {
+    let contact = ContactObject::new().name("The ordersaga maintainers");
+    let license =
+        LicenseObject::new("Apache-2.0").url("https://www.apache.org/licenses/LICENSE-2.0.html");
+    OpenApiService::new(Documented::<A>(PhantomData), about.title, about.version)
+        .description(about.description)
+        .contact(contact)
+        .license(license)
+        .server(ServerObject::new("/").description("The service this document comes from"))
+        .server(ServerObject::new(about.server).description("The usual place"))
+        .spec()
+        + "\n"
+}
+
+impl<A: OpenApi + 'static> HttpService<A> {
+    /// An API with the limits of the configuration.
+    pub fn new(about: About, api: A, health: Health, config: &HttpConfig) -> Self {
+        let limits = Limits {
+            body_bytes: config.body_limit_bytes,
+            concurrency: config.concurrency,
+            in_hand: AtomicUsize::new(0),
+        };
+        let (timeout, longest) = (config.timeout, config.timeout);
+        Self { about, longest, api, health, limits, timeout, long_polls: HashMap::new() }
+    }
+
+    /// Lets the operations of one path take longer than others.
+    #[must_use]
+    pub fn long_poll(mut self, path: &'static str, timeout: Duration) -> Self {
+        self.longest = self.longest.max(timeout);
+        self.long_polls.insert(path, timeout);
+        self
+    }
+
+    /// The endpoint that serves all of it.
+    pub(super) fn into_endpoint(self) -> impl Endpoint<Output = Response> + 'static {
+        let spec = spec::<A>(&self.about);
+        let health = self.health.clone();
+        let mut table = self.operations();
+        add_pages(&mut table, &health, &spec);
+        let allow = table.iter().map(|(path, methods)| (path.clone(), allow(methods))).collect();
+        let inner = OpenApiService::new(Routes(table), "", "").into_endpoint();
+        Front { inner, allow }
+    }
+
+    /// The API's endpoints, each with its rules around it.
+    fn operations(self) -> Table {
+        let mut declared: HashMap<(String, Method), (String, Parameters)> = HashMap::new();
+        for path in A::meta().into_iter().flat_map(|api| api.paths) {
+            for operation in path.operations {
+                let key = (shape(&path.path), operation.method.clone());
+                declared.insert(key, (path.path.clone(), parameters(&operation)));
+            }
+        }
+        let mut table = Table::new();
+        self.api.add_routes(&mut table);
+        let limits = Arc::new(self.limits);
+        for (path, methods) in &mut table {
+            let timeout = *self.long_polls.get(path.as_str()).unwrap_or(&self.timeout);
+            for (method, endpoint) in methods {
+                let key = (shape(path), method.clone());
+                let (route, parameters) =
+                    declared.remove(&key).unwrap_or_else(|| (path.clone(), Parameters::default()));
+                let rules = Rules { limits: limits.clone(), parameters, timeout };
+                let inner =
+                    std::mem::replace(endpoint, make_sync(|_| ()).map_to_response().boxed());
+                *endpoint = Operation::new(inner, method, &route, Some(rules)).boxed();
+            }
+        }
+        table
+    }
+}
+
+/// A path without the names of its parameters, which poem and `OpenAPI` write differently.
+fn shape(path: &str) -> String {
+    let segments = path.split('/').map(|s| if s.starts_with([':', '{']) { "*" } else { s });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+fn parameters(operation: &MetaOperation) -> Parameters {
+    let of = |kind| {
+        let params = operation.params.iter().filter(move |param| param.in_type == kind);
+        params.map(|param| param.name.clone()).collect()
+    };
+    Parameters { query: of(MetaParamIn::Query), headers: of(MetaParamIn::Header) }
+}
+
+/// Puts the pages every service has into the table of routes.
+fn add_pages(table: &mut Table, health: &Health, spec: &str) {
+    let mut page = |path: &str, inner: BoxEndpoint<'static>| {
+        let inner = Operation::new(inner, &Method::GET, path, None).boxed();
+        table.entry(path.to_owned()).or_default().insert(Method::GET, inner);
+    };
+    let to_docs = || make_sync(|_| Redirect::temporary("/docs/")).map_to_response().boxed();
+    page("/", to_docs());
+    page("/docs", to_docs());
+    page("/docs/", fallible(docs::page));
+    page("/docs/*path", fallible(docs::page));
+    page("/metrics", fallible(|_| metrics::page()));
+    let spec = Arc::<str>::from(spec);
+    page("/openapi.json", fallible(move |_| Ok(json(Body::from(spec.to_string())))));
+    page("/health", fallible(|_| Ok(json(Body::from(r#"{"status":"ok"}"#)))));
+    let health = health.clone();
+    page("/ready", fallible(move |_| Ok(ready(&health))));
+}
+
+fn fallible(
+    handler: impl Fn(&Request) -> Result<Response, Failure> + Send + Sync + 'static,
+) -> BoxEndpoint<'static> {
+    make_sync(move |request| handler(&request).map_err(poem::Error::from)).boxed()
+}
+
+fn json(body: Body) -> Response {
+    Response::builder().content_type("application/json").body(body)
+}
+
+fn ready(health: &Health) -> Response {
+    let report = health.report();
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut response = JsonBody(report).into_response();
+    response.set_status(status);
+    response
+}
+
+fn allow(methods: &HashMap<Method, BoxEndpoint<'static>>) -> HeaderValue {
+    let mut names: Vec<&str> = methods.keys().map(Method::as_str).collect();
+    if methods.contains_key(&Method::GET) {
+        names.push("HEAD");
+    }
+    names.sort_unstable();
+    names.dedup();
+    HeaderValue::from_str(&names.join(", ")).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// In front of the routes: answers for the requests that have none.
+struct Front<E> {
+    inner: E,
+    allow: HashMap<String, HeaderValue>,
+}
+
+impl<E: Endpoint<Output = Response>> Endpoint for Front<E> {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> Result<Response> {
+        let started = Instant::now();
+        let method = request.method().clone();
+        let sent_id = request.headers().get(request_id::HEADER).cloned();
+        // Operations turn their own errors into responses: an error here is 404 or 405.
+        match self.inner.call(request).await {
+            Ok(response) => Ok(response),
+            Err(error) => Ok(self.refuse(error, &method, sent_id.as_ref(), started)),
+        }
+    }
+}
+
+impl<E> Front<E> {
+    fn refuse(
+        &self,
+        error: poem::Error,
+        method: &Method,
+        sent_id: Option<&HeaderValue>,
+        started: Instant,
+    ) -> Response {
+        let _active = Active::enter();
+        let route = error.data::<PathPattern>().map(|pattern| pattern.0.clone());
+        let route = route.as_deref();
+        let id = RequestId::accept(sent_id);
+        let mut response = Failure::from(error).respond(Some(&id));
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED
+            && let Some(allow) = route.and_then(|route| self.allow.get(route))
+        {
+            response.headers_mut().insert(header::ALLOW, allow.clone());
+        }
+        response.headers_mut().insert(request_id::HEADER, id.into_header());
+        RouteMetrics::new(method, route.unwrap_or("unmatched")).observe(response.status(), started);
+        response
+    }
+}
+
+/// The API as poem-openapi is to route it: endpoints only, the document is made elsewhere.
+struct Routes(Table);
+
+impl OpenApi for Routes {
+    fn meta() -> Vec<MetaApi> {
+        Vec::new()
+    }
+
+    fn register(_: &mut Registry) {}
+
+    fn add_routes(self, table: &mut Table) {
+        table.extend(self.0);
+    }
+}
+
+/// The API as the document is to show it: without the failures an operation cannot have.
+struct Documented<A>(PhantomData<A>);
+
+impl<A: OpenApi> OpenApi for Documented<A> {
+    fn meta() -> Vec<MetaApi> {
+        let mut apis = A::meta();
+        let paths = apis.iter_mut().flat_map(|api| &mut api.paths);
+        paths.flat_map(|path| &mut path.operations).for_each(leave_out_impossible);
+        apis
+    }
+
+    fn register(registry: &mut Registry) {
+        A::register(registry);
+    }
+
+    fn add_routes(self, _: &mut Table) {}
+}
+
+fn leave_out_impossible(operation: &mut MetaOperation) {
+    let has_body = operation.request.is_some();
+    let idempotent =
+        operation.params.iter().any(|param| param.name.eq_ignore_ascii_case("idempotency-key"));
+    operation.responses.responses.retain(|response| match response.status {
+        Some(408 | 413 | 415 | 422) => has_body,
+        Some(409) => idempotent,
+        _ => true,
+    });
+}

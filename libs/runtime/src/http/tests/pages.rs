@@ -1,0 +1,103 @@
+//! The pages beside the API, and the specification.
+
+use super::*;
+
+#[tokio::test]
+async fn the_pages_of_every_service() {
+    let health = Health::default();
+    let postgres = health.required("postgres");
+    let service = HttpService::new(ABOUT, Api::default(), health, &config());
+    let endpoint = service.into_endpoint();
+
+    let answer = send(&endpoint, get("/health")).await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"status":"ok"}"#));
+
+    let answer = send(&endpoint, get("/ready")).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["dependencies"][0]["detail"], "starting");
+    postgres.up();
+    let answer = send(&endpoint, get("/ready")).await;
+    assert_eq!((answer.status, &answer.json()["ready"]), (200, &Value::Bool(true)));
+
+    let answer = send(&endpoint, get("/openapi.json")).await;
+    assert_eq!(answer.body, spec::<Api>(&ABOUT));
+
+    for uri in ["/", "/docs"] {
+        let answer = send(&endpoint, get(uri)).await;
+        assert_eq!((answer.status, answer.header("location")), (307, Some("/docs/")));
+    }
+    let page = send(&endpoint, get("/docs/")).await;
+    assert!(page.header("content-type").unwrap().starts_with("text/html"));
+    assert!(page.body.contains("swagger-ui"));
+    let script = send(&endpoint, get("/docs/swagger-initializer.js")).await;
+    assert!(script.body.contains("\"/openapi.json\""), "{}", script.body);
+    assert!(script.body.contains("\"tryItOutEnabled\": true"), "{}", script.body);
+    for (file, kind) in [("swagger-ui-bundle.js", "javascript"), ("swagger-ui.css", "css")] {
+        let answer = send(&endpoint, get(&format!("/docs/{file}"))).await;
+        assert_eq!(answer.status, 200, "{file}");
+        assert!(answer.header("content-type").unwrap().contains(kind), "{file}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_labelled_by_pattern() {
+    let endpoint = endpoint(&config());
+    for uri in ["/api/orders/7/lines", "/api/orders/0/lines", "/no/such/path/at/all"] {
+        send(&endpoint, get(uri)).await;
+    }
+    let brewed = Request::builder().method("BREW".parse().unwrap()).uri_str("/ready").finish();
+    send(&endpoint, brewed).await;
+    let text = send(&endpoint, get("/metrics")).await.body;
+    for series in [
+        r#"_count{method="GET",route="/api/orders/{order_id}/lines",status="200"} "#,
+        r#"_count{method="GET",route="/api/orders/{order_id}/lines",status="400"} "#,
+        r#"_count{method="GET",route="unmatched",status="404"} "#,
+        r#"_count{method="OTHER",route="/ready",status="405"} "#,
+    ] {
+        let series = format!("http_server_request_duration_seconds{series}");
+        assert!(text.contains(&series), "{series} is missing in:\n{text}");
+    }
+    assert!(text.contains("\nhttp_server_active_requests "), "{text}");
+    assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
+    assert!(!text.contains("BREW") && !text.contains("/no/such"), "{text}");
+}
+
+#[test]
+fn the_document_is_complete_and_stable() {
+    let text = spec::<Api>(&ABOUT);
+    assert_eq!(text, spec::<Api>(&ABOUT));
+    assert!(text.ends_with("}\n"));
+    let spec: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(spec["info"]["license"]["name"], "Apache-2.0");
+    assert_eq!(spec["servers"][0]["url"], "/");
+
+    let statuses = |path: &str, method: &str| {
+        let responses = &spec["paths"][path][method]["responses"];
+        let responses = responses.as_object().unwrap_or_else(|| panic!("{path}: {spec:#}"));
+        for (status, response) in responses.iter().filter(|(status, _)| status.as_str() >= "400") {
+            let schema = &response["content"]["application/problem+json"]["schema"]["$ref"];
+            assert_eq!(schema, "#/components/schemas/Problem", "{path} {status}");
+            let retry = response["headers"].get("RETRY-AFTER").is_some();
+            assert_eq!(retry, ["429", "503"].contains(&status.as_str()), "{path} {status}");
+        }
+        responses.keys().cloned().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(statuses("/api/orders", "post"), "201 400 404 408 409 413 415 422 429 500 503 504");
+    assert_eq!(statuses("/api/orders", "get"), "200 400 404 429 500 503 504");
+
+    let create = &spec["paths"]["/api/orders"]["post"];
+    assert_eq!(create["requestBody"]["required"], true);
+    let order = &spec["components"]["schemas"]["NewOrder"];
+    assert_eq!(order["required"], serde_json::json!(["item_id"]));
+    assert_eq!(order["properties"]["item_id"]["minimum"], 1.0);
+    assert_eq!(order["properties"]["quantity"]["default"], 1);
+    let id = &spec["paths"]["/api/orders"]["get"]["parameters"][0]["schema"];
+    assert_eq!((&id["format"], &id["minimum"]), (&"int64".into(), &1.0.into()));
+}
+
+#[test]
+fn problem_types_are_distinct_and_ordered() {
+    let slugs: std::collections::HashSet<_> = ProblemType::ALL.map(ProblemType::slug).into();
+    assert_eq!(slugs.len(), ProblemType::ALL.len());
+    assert!(ProblemType::ALL.map(ProblemType::status).is_sorted());
+}

@@ -1,0 +1,278 @@
+//! Values of requests that carry their own limits: the schema, the decoding from JSON and the
+//! decoding from a parameter all follow from the type, so that they cannot disagree.
+
+use std::{borrow::Cow, fmt};
+
+use ordersaga_contract::{ClientId, ItemId, OrderId, Quantity, SellerId};
+use poem_openapi::{
+    registry::{MetaSchema, MetaSchemaRef},
+    types::{ParseError, ParseFromJSON, ParseFromParameter, ParseResult, ToJSON, Type},
+};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, Unexpected, Visitor},
+};
+use serde_json::Value;
+
+/// A 64-bit integer from `MIN` to `MAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Bounded<const MIN: i64, const MAX: i64>(i64);
+
+/// The id of anything: a positive 64-bit integer.
+pub type Id = Bounded<1, { i64::MAX }>;
+
+impl<const MIN: i64, const MAX: i64> Bounded<MIN, MAX> {
+    /// The value, if it is within the bounds.
+    pub const fn new(value: i64) -> Option<Self> {
+        if MIN <= value && value <= MAX { Some(Self(value)) } else { None }
+    }
+
+    /// The number.
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> From<Bounded<MIN, MAX>> for i64 {
+    fn from(value: Bounded<MIN, MAX>) -> Self {
+        value.0
+    }
+}
+
+/// What the contract's types are at the edge of a service: the bounds are the same.
+macro_rules! into_contract {
+    ($($bounded:ty => $name:ident),*) => {
+        $(
+            impl From<$bounded> for $name {
+                fn from(value: $bounded) -> Self {
+                    Self::try_from(value.0).expect("the bounds are the same")
+                }
+            }
+        )*
+    };
+}
+into_contract!(Id => OrderId, Id => ItemId, Id => SellerId, Id => ClientId, Bounded<1, 1_000> => Quantity);
+
+impl<const MIN: i64, const MAX: i64> fmt::Display for Bounded<MIN, MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de, const MIN: i64, const MAX: i64> Deserialize<'de> for Bounded<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_i64(BoundedVisitor)
+    }
+}
+
+struct BoundedVisitor<const MIN: i64, const MAX: i64>;
+
+impl<const MIN: i64, const MAX: i64> Visitor<'_> for BoundedVisitor<MIN, MAX> {
+    type Value = Bounded<MIN, MAX>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from {MIN} to {MAX}")
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+        Bounded::new(number).ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        let fitting = i64::try_from(number).ok().and_then(Bounded::new);
+        fitting.ok_or_else(|| E::invalid_value(Unexpected::Unsigned(number), &self))
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> Type for Bounded<MIN, MAX> {
+    const IS_REQUIRED: bool = true;
+    type RawValueType = i64;
+    type RawElementValueType = i64;
+
+    fn name() -> Cow<'static, str> {
+        "integer_int64".into()
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        MetaSchemaRef::Inline(Box::new(MetaSchema {
+            minimum: (MIN > i64::MIN).then_some(MIN as f64),
+            // As a float the largest int64 is one too large; the format says it already.
+            maximum: (MAX < i64::MAX).then_some(MAX as f64),
+            ..MetaSchema::new_with_format("integer", "int64")
+        }))
+    }
+
+    fn as_raw_value(&self) -> Option<&i64> {
+        Some(&self.0)
+    }
+
+    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a i64> + 'a> {
+        Box::new(std::iter::once(&self.0))
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> ParseFromParameter for Bounded<MIN, MAX> {
+    fn parse_from_parameter(value: &str) -> ParseResult<Self> {
+        // `parse` alone would take "+1", which is " 1" by the rules of query strings.
+        let digits = value.strip_prefix('-').unwrap_or(value);
+        let plain = digits.bytes().all(|c| c.is_ascii_digit());
+        let number = value.parse().ok().filter(|_| plain);
+        number.and_then(Self::new).ok_or_else(|| {
+            ParseError::custom(format_args!("a whole number from {MIN} to {MAX} is expected"))
+        })
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> ParseFromJSON for Bounded<MIN, MAX> {
+    fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
+        serde_json::from_value(value.unwrap_or_default()).map_err(ParseError::custom)
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> ToJSON for Bounded<MIN, MAX> {
+    fn to_json(&self) -> Option<Value> {
+        Some(self.0.into())
+    }
+}
+
+/// A text of `MIN` to `MAX` characters, without control characters, that does not consist of
+/// blanks only.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Text<const MIN: usize, const MAX: usize>(String);
+
+impl<const MIN: usize, const MAX: usize> Text<MIN, MAX> {
+    /// The text, if it keeps the rules.
+    pub fn new(text: impl Into<String>) -> Option<Self> {
+        let text = text.into();
+        let fits = (MIN..=MAX).contains(&text.chars().count());
+        let printable = !text.chars().any(char::is_control);
+        let blank = !text.is_empty() && text.trim().is_empty();
+        (fits && printable && !blank).then_some(Self(text))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The text, owned.
+    pub fn into_string(self) -> String {
+        self.0
+    }
+
+    fn expectation() -> String {
+        format!("{MIN} to {MAX} printable characters, not only blanks, are expected")
+    }
+}
+
+impl<'de, const MIN: usize, const MAX: usize> Deserialize<'de> for Text<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::new(text).ok_or_else(|| de::Error::custom(Self::expectation()))
+    }
+}
+
+impl<const MIN: usize, const MAX: usize> Type for Text<MIN, MAX> {
+    const IS_REQUIRED: bool = true;
+    type RawValueType = String;
+    type RawElementValueType = String;
+
+    fn name() -> Cow<'static, str> {
+        "string".into()
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        MetaSchemaRef::Inline(Box::new(MetaSchema {
+            min_length: Some(MIN),
+            max_length: Some(MAX),
+            ..MetaSchema::new("string")
+        }))
+    }
+
+    fn as_raw_value(&self) -> Option<&String> {
+        Some(&self.0)
+    }
+
+    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a String> + 'a> {
+        Box::new(std::iter::once(&self.0))
+    }
+}
+
+impl<const MIN: usize, const MAX: usize> ParseFromParameter for Text<MIN, MAX> {
+    fn parse_from_parameter(value: &str) -> ParseResult<Self> {
+        Self::new(value).ok_or_else(|| ParseError::custom(Self::expectation()))
+    }
+}
+
+impl<const MIN: usize, const MAX: usize> ParseFromJSON for Text<MIN, MAX> {
+    fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
+        serde_json::from_value(value.unwrap_or_default()).map_err(ParseError::custom)
+    }
+}
+
+impl<const MIN: usize, const MAX: usize> ToJSON for Text<MIN, MAX> {
+    fn to_json(&self) -> Option<Value> {
+        Some(self.0.clone().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_is_a_plain_decimal_number_within_the_bounds() {
+        for (text, expected) in [
+            ("1", Some(1)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("9223372036854775808", None),
+            ("0", None),
+            ("-1", None),
+            ("+1", None),
+            (" 1", None),
+            ("1.0", None),
+            ("1e3", None),
+            ("abc", None),
+            ("", None),
+        ] {
+            assert_eq!(Id::parse_from_parameter(text).ok().map(Id::get), expected, "{text:?}");
+        }
+        assert_eq!(Bounded::<-5, 5>::parse_from_parameter("-5").ok().map(Bounded::get), Some(-5));
+    }
+
+    #[test]
+    fn json_numbers_keep_the_same_bounds() {
+        type Quantity = Bounded<1, 1000>;
+        for (json, fits) in [("1", true), ("1000", true), ("1001", false), ("0", false)] {
+            assert_eq!(serde_json::from_str::<Quantity>(json).is_ok(), fits, "{json}");
+        }
+        for json in ["1.5", "\"1\"", "null", "true", "[1]", "18446744073709551615"] {
+            let error = serde_json::from_str::<Quantity>(json).unwrap_err().to_string();
+            assert!(error.contains("from 1 to 1000"), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_counted_in_characters() {
+        type Name = Text<1, 6>;
+        for (text, fits) in
+            [("Банан", true), ("Бананы!", false), ("", false), ("  ", false), ("a\nb", false)]
+        {
+            assert_eq!(Name::new(text).is_some(), fits, "{text:?}");
+        }
+        assert!(serde_json::from_str::<Name>("7").is_err());
+    }
+
+    #[test]
+    fn the_schema_states_the_bounds_that_a_float_can_hold() {
+        let schema = |reference: MetaSchemaRef| serde_json::to_value(&reference).unwrap();
+        let id = schema(Id::schema_ref());
+        assert_eq!(id["minimum"], 1.0);
+        assert_eq!(id["format"], "int64");
+        assert_eq!(id.get("maximum"), None);
+        assert_eq!(schema(Bounded::<0, 9>::schema_ref())["maximum"], 9.0);
+        assert_eq!(schema(Text::<1, 200>::schema_ref())["maxLength"], 200);
+    }
+}

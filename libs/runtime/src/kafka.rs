@@ -1,0 +1,40 @@
+//! What the producer and the consumer share: settings and how the broker's state is watched.
+
+use rdkafka::ClientConfig;
+use rdkafka::Statistics;
+use rdkafka::config::RDKafkaLogLevel;
+
+use crate::config::KafkaConfig;
+use crate::health::Dependency;
+
+/// How often librdkafka reports; it bounds how late `/ready` knows of a broker that went or came.
+const STATISTICS_INTERVAL_MS: &str = "1000";
+
+/// Settings of every client: it reconnects within a second of the broker's return.
+pub(crate) fn client(config: &KafkaConfig) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client
+        .set("bootstrap.servers", &config.brokers)
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("socket.nagle.disable", "true")
+        .set("socket.keepalive.enable", "true")
+        .set("allow.auto.create.topics", "false")
+        .set("statistics.interval.ms", STATISTICS_INTERVAL_MS)
+        .set_log_level(RDKafkaLogLevel::Warning);
+    client
+}
+
+/// Whether a connection to a broker (not only to a bootstrap address) stands.
+pub(crate) fn broker_is_up(statistics: &Statistics) -> bool {
+    statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP")
+}
+
+/// The dependency as seen by one client: up when `usable`, else with what is missing.
+pub(crate) fn report(broker: &Dependency, statistics: &Statistics, usable: bool) {
+    if !broker_is_up(statistics) {
+        broker.down("no connection to the broker");
+    } else if usable {
+        broker.up();
+    }
+}

@@ -1,0 +1,19 @@
+//! What every service needs around its own logic: configuration, logs, life and death, HTTP, the
+//! database, the broker. Deep modules with small interfaces; nothing here knows what an order is.
+
+pub mod backoff;
+pub mod clock;
+pub mod config;
+pub mod consumer;
+pub mod crash;
+pub mod group_commit;
+pub mod health;
+pub mod http;
+mod kafka;
+pub mod lifecycle;
+pub mod outbox;
+pub mod postgres;
+mod producer;
+pub mod relay;
+pub mod telemetry;
+pub mod topics;

@@ -1,0 +1,111 @@
+//! Postgres: pools that fail soon instead of hanging, and migrations at start.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::config::Secret;
+use crate::health::Dependency;
+
+/// How long one statement may take before Postgres ends it. Every statement of the services is a
+/// few milliseconds' work; what takes longer waits for something that is not coming.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How soon a database that went or came shows.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Connection settings from a URL, with the session settings every service wants.
+pub fn options(url: &str, application: &str) -> anyhow::Result<PgConnectOptions> {
+    let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
+    let options: PgConnectOptions = url.parse().context("not a Postgres URL")?;
+    Ok(options.application_name(application).options([
+        ("statement_timeout", timeout.as_str()),
+        ("lock_timeout", "3000"),
+        // A client that went silent must not hold the outbox's horizon back for long.
+        ("idle_in_transaction_session_timeout", "10000"),
+        ("tcp_user_timeout", "10000"),
+        // A plan prepared while a table was empty stays cached and scans it when it is full.
+        ("enable_seqscan", "off"),
+    ]))
+}
+
+/// A pool that connects when first used: the database may come up later than the service.
+pub fn pool(url: &str, application: &str, connections: u32) -> anyhow::Result<PgPool> {
+    Ok(PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(Duration::from_secs(3))
+        // A ping before each use would double the round trips; a broken connection shows itself
+        // by its first statement, and every caller retries.
+        .test_before_acquire(false)
+        .connect_lazy_with(options(url, application)?))
+}
+
+/// A database's schema, and how one knows that it is there.
+pub struct Schema {
+    /// What brings it up to date.
+    pub migrations: &'static Migrator,
+    /// The owner's URL; without it somebody else migrates.
+    pub owner: Option<Secret>,
+    /// A query that succeeds as soon as the service can work.
+    pub probe: &'static str,
+}
+
+impl Schema {
+    /// Brings the schema up to date, waiting for the database as long as it takes, and from then
+    /// on keeps `database` true to what the probe finds once a second.
+    pub async fn keep(
+        self,
+        pool: PgPool,
+        database: Dependency,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let keep = async {
+            if let Some(owner) = &self.owner {
+                migrate(owner.expose(), self.migrations, &database).await;
+            }
+            loop {
+                match sqlx::query(self.probe).execute(&pool).await {
+                    Ok(_) => database.up(),
+                    Err(error) => database.down(brief(&error.into())),
+                }
+                tokio::time::sleep(PROBE_INTERVAL).await;
+            }
+        };
+        stop.run_until_cancelled(keep).await;
+        Ok(())
+    }
+}
+
+/// Brings a schema up to date as its owner, waiting for the database as long as it takes.
+/// Instances that start together take turns: sqlx holds an advisory lock meanwhile.
+pub async fn migrate(url: &str, migrations: &Migrator, database: &Dependency) {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
+    while let Err(error) = migrate_once(url, migrations).await {
+        tracing::warn!(error = format!("{error:#}"), "migrations wait");
+        database.down(format_args!("migrations wait: {}", brief(&error)));
+        backoff.wait().await;
+    }
+}
+
+async fn migrate_once(url: &str, migrations: &Migrator) -> anyhow::Result<()> {
+    let options = url.parse::<PgConnectOptions>()?.application_name("migrations");
+    let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
+    let migrated = migrations.run(&pool).await.context("a migration failed");
+    pool.close().await;
+    migrated
+}
+
+/// What may be shown on `/ready`: the kind of failure, never a statement's text.
+fn brief(error: &anyhow::Error) -> &'static str {
+    match error.downcast_ref::<sqlx::Error>() {
+        Some(sqlx::Error::PoolTimedOut) => "no connection within the time limit",
+        Some(sqlx::Error::Io(_)) => "not reachable",
+        Some(sqlx::Error::Database(_)) => "refuses the query",
+        _ => "not usable",
+    }
+}

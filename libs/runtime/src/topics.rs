@@ -1,0 +1,355 @@
+//! The topics as `redpanda/topics.toml` wants them: creates what is missing, sets what differs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic,
+    ResourceSpecifier, TopicReplication,
+};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::RDKafkaErrorCode;
+use serde::Deserialize;
+
+const EMBEDDED: &str = include_str!("../../../redpanda/topics.toml");
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// As many copies as the broker's own default says: one on a laptop, three in a cluster.
+const BROKER_DEFAULT: TopicReplication<'_> = TopicReplication::Fixed(-1);
+
+/// What `redpanda/topics.toml` says.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopicsFile {
+    topics: BTreeMap<String, TopicSpec>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TopicSpec {
+    #[serde(default)]
+    co_partitioned: bool,
+    partitions: u16,
+    #[serde(default)]
+    config: BTreeMap<String, Setting>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+enum Setting {
+    Number(i64),
+    Flag(bool),
+    Text(String),
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(formatter),
+            Self::Flag(flag) => flag.fmt(formatter),
+            Self::Text(text) => text.fmt(formatter),
+        }
+    }
+}
+
+impl TopicsFile {
+    /// The file as it was when this program was built.
+    pub fn embedded() -> Result<Self> {
+        Self::parse(EMBEDDED)
+    }
+
+    /// Reads such a file.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path);
+        text.map_err(anyhow::Error::from)
+            .and_then(|text| Self::parse(&text))
+            .with_context(|| format!("cannot read the topics in {}", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let file: Self = toml::from_str(text)?;
+        let mut counts = BTreeMap::new();
+        for (name, topic) in &file.topics {
+            ensure!(topic.partitions > 0, "topic {name} has no partitions");
+            if topic.co_partitioned {
+                counts.insert(topic.partitions, name);
+            }
+        }
+        let names: Vec<_> = counts.values().collect();
+        ensure!(
+            counts.len() <= 1,
+            "the co-partitioned topics {names:?} differ in their partitions"
+        );
+        Ok(file)
+    }
+
+    fn prefixed(&self, prefix: &str) -> BTreeMap<String, &TopicSpec> {
+        let topics = self.topics.iter();
+        topics.map(|(name, topic)| (format!("{prefix}{name}"), topic)).collect()
+    }
+}
+
+/// What [`apply`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A topic was missing.
+    Created {
+        /// Its name.
+        topic: String,
+        /// Its partitions.
+        partitions: u16,
+    },
+    /// A setting was another.
+    Altered {
+        /// The topic's name.
+        topic: String,
+        /// The setting's name.
+        setting: String,
+        /// Its value before.
+        from: String,
+        /// Its value now.
+        to: String,
+    },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Created { topic, partitions } => {
+                write!(formatter, "{topic}: created with {partitions} partitions")
+            }
+            Self::Altered { topic, setting, from, to } => {
+                write!(formatter, "{topic}: {setting} was {from}, is {to}")
+            }
+        }
+    }
+}
+
+/// A topic as the broker has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicState {
+    /// Its name.
+    pub name: String,
+    /// Its partitions; none when the topic is missing.
+    pub partitions: usize,
+    /// The settings that the file speaks of.
+    pub config: BTreeMap<String, String>,
+}
+
+/// Makes the broker's topics what the file says, each name with `prefix` before it. A partition
+/// count that differs is an error: changing it would send orders to other partitions.
+pub async fn apply(brokers: &str, prefix: &str, file: &TopicsFile) -> Result<Vec<Change>> {
+    let admin = Admin::connect(brokers)?;
+    let wanted = file.prefixed(prefix);
+    let mut changes = Vec::new();
+    let existing = admin.partitions(&wanted).await?;
+    for (name, topic) in &wanted {
+        match existing.get(name) {
+            Some(count) if *count != usize::from(topic.partitions) => {
+                bail!(partitions_differ(name, *count, topic));
+            }
+            Some(_) => changes.extend(admin.alter(name, topic).await?),
+            None => changes.extend(admin.create(name, topic).await?),
+        }
+    }
+    Ok(changes)
+}
+
+fn partitions_differ(name: &str, count: usize, topic: &TopicSpec) -> String {
+    let wanted = topic.partitions;
+    let why = if topic.co_partitioned {
+        "; it is co-partitioned with the status table, so the count can only change by moving to a new topic"
+    } else {
+        ""
+    };
+    format!("topic {name} has {count} partitions, not {wanted}{why}")
+}
+
+/// The file's topics as the broker has them.
+pub async fn describe(brokers: &str, prefix: &str, file: &TopicsFile) -> Result<Vec<TopicState>> {
+    let admin = Admin::connect(brokers)?;
+    let wanted = file.prefixed(prefix);
+    let existing = admin.partitions(&wanted).await?;
+    let mut states = Vec::new();
+    for (name, topic) in wanted {
+        let partitions = existing.get(&name).copied().unwrap_or_default();
+        let mut config = BTreeMap::new();
+        if partitions > 0 {
+            let resource = admin.config(&name).await?;
+            for setting in topic.config.keys() {
+                config.insert(setting.clone(), value(&resource, setting));
+            }
+        }
+        states.push(TopicState { name, partitions, config });
+    }
+    Ok(states)
+}
+
+/// Deletes the file's topics with this prefix: what a test made for itself.
+pub async fn delete(brokers: &str, prefix: &str, file: &TopicsFile) -> Result<()> {
+    ensure!(!prefix.is_empty(), "only topics of a prefix are deleted");
+    let admin = Admin::connect(brokers)?;
+    let wanted = file.prefixed(prefix);
+    let names: Vec<_> = wanted.keys().map(String::as_str).collect();
+    for result in admin.client.delete_topics(&names, &admin.options).await? {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
+            Err((topic, error)) => return Err(error).context(format!("cannot delete {topic}")),
+        }
+    }
+    Ok(())
+}
+
+fn value(resource: &ConfigResource, setting: &str) -> String {
+    let entry = resource.get(setting).and_then(|entry| entry.value.clone());
+    entry.unwrap_or_default()
+}
+
+struct Admin {
+    client: Arc<AdminClient<DefaultClientContext>>,
+    options: AdminOptions,
+}
+
+impl Admin {
+    fn connect(brokers: &str) -> Result<Self> {
+        let client = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .create()
+            .context("cannot make a client of the broker")?;
+        let client = Arc::new(client);
+        let options =
+            AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
+        Ok(Self { client, options })
+    }
+
+    /// Partition counts of those topics that exist.
+    async fn partitions<T>(&self, topics: &BTreeMap<String, T>) -> Result<BTreeMap<String, usize>> {
+        let client = Arc::clone(&self.client);
+        // All topics are asked for: asking for one by name makes some brokers create it.
+        let fetch = move || client.inner().fetch_metadata(None, TIMEOUT);
+        let metadata = tokio::task::spawn_blocking(fetch)
+            .await?
+            .context("the broker does not tell its topics")?;
+        let existing = metadata.topics().iter();
+        Ok(existing
+            .filter(|topic| topics.contains_key(topic.name()))
+            .map(|topic| (topic.name().to_owned(), topic.partitions().len()))
+            .collect())
+    }
+
+    async fn create(&self, name: &str, spec: &TopicSpec) -> Result<Option<Change>> {
+        let config: Vec<_> =
+            spec.config.iter().map(|(setting, value)| (setting, value.to_string())).collect();
+        let mut topic = NewTopic::new(name, i32::from(spec.partitions), BROKER_DEFAULT);
+        for (setting, value) in &config {
+            topic = topic.set(setting, value);
+        }
+        let result = self.client.create_topics([&topic], &self.options).await?;
+        match single(result)? {
+            Ok(_) => {
+                Ok(Some(Change::Created { topic: name.to_owned(), partitions: spec.partitions }))
+            }
+            // Somebody else applied the same file at this moment.
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(None),
+            Err((_, error)) => Err(error).context(format!("cannot create the topic {name}")),
+        }
+    }
+
+    async fn config(&self, name: &str) -> Result<ConfigResource> {
+        let topic = ResourceSpecifier::Topic(name);
+        let result = self.client.describe_configs([&topic], &self.options).await?;
+        single(result)?.with_context(|| format!("cannot read the settings of {name}"))
+    }
+
+    async fn alter(&self, name: &str, spec: &TopicSpec) -> Result<Vec<Change>> {
+        let resource = self.config(name).await?;
+        let changes: Vec<_> = spec
+            .config
+            .iter()
+            .map(|(setting, to)| (setting, value(&resource, setting), to.to_string()))
+            .filter(|(_, from, to)| from != to)
+            .map(|(setting, from, to)| Change::Altered {
+                topic: name.to_owned(),
+                setting: setting.clone(),
+                from,
+                to,
+            })
+            .collect();
+        if !changes.is_empty() {
+            self.set(name, spec, &resource).await?;
+        }
+        Ok(changes)
+    }
+
+    /// The request replaces all of a topic's settings: those that the file does not speak of are
+    /// repeated as they are.
+    async fn set(&self, name: &str, spec: &TopicSpec, resource: &ConfigResource) -> Result<()> {
+        let own = resource
+            .entries
+            .iter()
+            .filter(|entry| matches!(entry.source, ConfigSource::DynamicTopic));
+        let mut settings: BTreeMap<&str, String> =
+            own.filter_map(|entry| Some((entry.name.as_str(), entry.value.clone()?))).collect();
+        for (setting, value) in &spec.config {
+            settings.insert(setting, value.to_string());
+        }
+        let mut alter = AlterConfig::new(ResourceSpecifier::Topic(name));
+        for (setting, value) in &settings {
+            alter = alter.set(setting, value);
+        }
+        let result = self.client.alter_configs([&alter], &self.options).await?;
+        let result = single(result)?.map_err(|(_, error)| error);
+        result.with_context(|| format!("cannot set the settings of {name}"))?;
+        Ok(())
+    }
+}
+
+fn single<T>(results: Vec<T>) -> Result<T> {
+    let first = results.into_iter().next();
+    first.ok_or_else(|| anyhow!("the broker answered nothing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_file_has_the_contracts_topics() -> Result<()> {
+        use ordersaga_contract::Topic;
+        let file = TopicsFile::embedded()?;
+        for topic in Topic::EVENTS {
+            assert!(file.topics[topic.name()].co_partitioned, "{topic}");
+        }
+        assert!(file.topics.contains_key(Topic::DeadLetter.name()));
+        assert_eq!(file.topics.len(), Topic::EVENTS.len() + 1);
+        let retention = &file.topics["incoming"].config["retention.ms"];
+        assert_eq!(retention.to_string(), "604800000");
+        Ok(())
+    }
+
+    #[test]
+    fn refuses_co_partitioned_topics_of_different_counts() {
+        let text = "[topics.a]\nco_partitioned = true\npartitions = 2\n\
+                    [topics.b]\nco_partitioned = true\npartitions = 3\n";
+        let error = TopicsFile::parse(text).map(drop).unwrap_err().to_string();
+        assert!(error.contains("differ"), "{error}");
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        assert!(TopicsFile::parse("[topics.a]\npartitions = 2\nretention = 3\n").is_err());
+        assert!(TopicsFile::parse("[topics.a]\npartitions = 0\n").is_err());
+    }
+
+    #[test]
+    fn prefixes_names() -> Result<()> {
+        let file = TopicsFile::parse("[topics.a]\npartitions = 2\n")?;
+        let names: Vec<_> = file.prefixed("t7.").into_keys().collect();
+        assert_eq!(names, ["t7.a"]);
+        Ok(())
+    }
+}

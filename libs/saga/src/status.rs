@@ -1,0 +1,146 @@
+//! An order's status as a fold over a *set* of facts: a join-semilattice, so that the order in
+//! which facts arrive and how often they arrive cannot matter. Facts are only ever added; that is
+//! all of monitoring's concurrency control.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use ordersaga_contract::{Cancellation, Fact, Reason};
+
+/// A fact as heard, with its time and, for a reset, its reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Heard {
+    /// What became true.
+    pub fact: Fact,
+    /// When, by the service that decided it.
+    pub time: DateTime<Utc>,
+    /// Why, if it ends the order.
+    pub reason: Option<Reason>,
+}
+
+/// How far an order is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// The store has not decided, or not yet told.
+    UnderReservation,
+    /// Stock is held: on its way.
+    Shipping,
+    /// Over. Nothing follows.
+    Cancelled,
+}
+
+/// What there is to say of an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// How far it is.
+    pub step: Step,
+    /// Whether stock is held for it now.
+    pub is_reserved: bool,
+    /// Whether it is over.
+    pub is_cancelled: bool,
+    /// Who ended it and why. Of several who did, the one that comes first in
+    /// [`Initiator`](ordersaga_contract::Initiator): the client's word stands above the machine's.
+    pub cancellation: Option<Cancellation>,
+    /// Time of the newest fact.
+    pub updated: DateTime<Utc>,
+    /// Each fact once, by its time.
+    pub facts: Vec<Heard>,
+}
+
+/// Folds what was heard of one order; `None` if nothing was.
+pub fn fold(heard: impl IntoIterator<Item = Heard>) -> Option<Status> {
+    let mut set = BTreeMap::new();
+    for one in heard {
+        // Of two tellings of one fact the lesser stands, whichever came first.
+        set.entry(one.fact).and_modify(|known: &mut Heard| *known = one.min(*known)).or_insert(one);
+    }
+    let updated = set.values().map(|heard| heard.time).max()?;
+    let cancellation = set
+        .values()
+        .filter_map(|heard| {
+            Some(Cancellation { initiator: heard.fact.initiator()?, reason: heard.reason? })
+        })
+        .min();
+    let is_cancelled = set.keys().any(|fact| fact.initiator().is_some());
+    let reserved = set.contains_key(&Fact::Reserved);
+    let released = set.contains_key(&Fact::Released);
+    let mut facts: Vec<_> = set.into_values().collect();
+    facts.sort_by_key(|heard| (heard.time, heard.fact));
+    Some(Status {
+        step: match (is_cancelled, reserved) {
+            (true, _) => Step::Cancelled,
+            (false, true) => Step::Shipping,
+            (false, false) => Step::UnderReservation,
+        },
+        is_reserved: reserved && !released && !is_cancelled,
+        is_cancelled,
+        cancellation,
+        updated,
+        facts,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ordersaga_contract::Initiator;
+    use proptest::prelude::*;
+
+    fn heard() -> impl Strategy<Value = Heard> {
+        let reasons = vec![Reason::OutOfStock, Reason::CancelledByClient, Reason::DeadlineExceeded];
+        (prop::sample::select(Fact::ALL.to_vec()), 0..50_i64, prop::sample::select(reasons))
+            .prop_map(|(fact, seconds, reason)| Heard {
+                fact,
+                time: DateTime::from_timestamp(seconds, 0).unwrap(),
+                reason: fact.initiator().map(|_| reason),
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn neither_order_nor_repetition_matters(
+            (facts, shuffled) in prop::collection::vec(heard(), 0..12).prop_flat_map(|facts| {
+                let twice: Vec<_> = facts.iter().chain(&facts).copied().collect();
+                (Just(facts), Just(twice).prop_shuffle())
+            })
+        ) {
+            prop_assert_eq!(fold(facts), fold(shuffled));
+        }
+
+        #[test]
+        fn a_further_fact_never_takes_an_order_out_of_cancelled(
+            facts in prop::collection::vec(heard(), 1..8), more in heard(),
+        ) {
+            let rank = |status: &Status| match status.step {
+                Step::UnderReservation => 0,
+                Step::Shipping => 1,
+                Step::Cancelled => 2,
+            };
+            let before = fold(facts.clone()).unwrap();
+            let after = fold(facts.into_iter().chain([more])).unwrap();
+            prop_assert!(rank(&after) >= rank(&before));
+            prop_assert!(!(after.is_cancelled && after.is_reserved));
+        }
+    }
+
+    #[test]
+    fn nothing_heard_is_no_status() {
+        assert_eq!(fold([]), None);
+    }
+
+    #[test]
+    fn the_clients_word_stands_above_the_deadline() {
+        let at = |fact, seconds, reason| Heard {
+            fact,
+            time: DateTime::from_timestamp(seconds, 0).unwrap(),
+            reason: Some(reason),
+        };
+        let status = fold([
+            at(Fact::ResetByDeadline, 1, Reason::DeadlineExceeded),
+            at(Fact::ResetByClient, 2, Reason::CancelledByClient),
+        ])
+        .unwrap();
+        assert_eq!(status.cancellation.unwrap().initiator, Initiator::Client);
+        assert_eq!(status.step, Step::Cancelled);
+    }
+}

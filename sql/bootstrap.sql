@@ -1,0 +1,28 @@
+-- Run once in each database by its superuser, before any migration. It makes the roles whose
+-- passwords the caller has put into the session and leaves out the others:
+--   SELECT set_config('ordersaga.owner_password', '…', false);    -- migrations; owns every table
+--   SELECT set_config('ordersaga.service_password', '…', false);  -- a service's daily work, no DDL
+--   SELECT set_config('ordersaga.fdw_password', '…', false);      -- shards: what the coordinator may do
+-- Running it again changes passwords and nothing else.
+DO $$
+DECLARE
+    role text;
+    password text;
+BEGIN
+    -- Roles belong to the cluster: two databases of one cluster may be bootstrapped at once.
+    PERFORM pg_advisory_xact_lock(7021985, 1);
+    FOREACH role IN ARRAY ARRAY['owner', 'service', 'fdw'] LOOP
+        password := current_setting(format('ordersaga.%s_password', role), true);
+        CONTINUE WHEN coalesce(password, '') = '';
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'ordersaga_' || role) THEN
+            EXECUTE format('CREATE ROLE %I LOGIN', 'ordersaga_' || role);
+        END IF;
+        EXECUTE format('ALTER ROLE %I PASSWORD %L', 'ordersaga_' || role, password);
+        EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), 'ordersaga_' || role);
+        EXECUTE format('GRANT USAGE ON SCHEMA public TO %I', 'ordersaga_' || role);
+    END LOOP;
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
+    REVOKE ALL ON SCHEMA public FROM PUBLIC;
+    GRANT CREATE, USAGE ON SCHEMA public TO ordersaga_owner;
+END
+$$;
