@@ -133,19 +133,23 @@ impl Client {
         let text = response.body_mut().read_to_string()?;
         Ok(Answer {
             status: response.status().as_u16(),
-            body: serde_json::from_str(&text).unwrap_or(Value::String(text)),
+            body: serde_json::from_str(&text).unwrap_or_default(),
+            text,
         })
     }
 }
 
 struct Answer {
     status: u16,
+    /// As it came; for people.
+    text: String,
+    /// The same as JSON, null when it is not.
     body: Value,
 }
 
 impl Answer {
     fn show(&self) {
-        say!("{} {:#}", self.status, self.body);
+        say!("{} {}", self.status, self.text);
     }
 
     fn accept(self, status: u16) -> Result<Value> {

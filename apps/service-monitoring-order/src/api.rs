@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{Fact, Initiator, OrderId, Reason};
+use ordersaga_runtime::clock;
 use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody};
 use ordersaga_saga::status::{Heard, Step, fold};
 use poem_openapi::param::Query;
@@ -28,7 +29,8 @@ pub(crate) const ABOUT: About = About {
 };
 
 /// The longest `wait_ms`.
-pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(LONGEST_WAIT_MS as u64);
+const LONGEST_WAIT_MS: i64 = 30_000;
 /// How often a waiting request looks by itself: the news may come to another instance.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -171,7 +173,7 @@ impl Api {
     async fn await_status(
         &self,
         order: OrderId,
-        wait: Duration,
+        wait: Option<Duration>,
     ) -> anyhow::Result<Option<OrderStatus>> {
         let start = Instant::now();
         let waiting = self.waiters.listen(order);
@@ -180,11 +182,16 @@ impl Api {
             let mut news = std::pin::pin!(waiting.news.notified());
             news.as_mut().enable();
             let status = self.shards.history(order).await?.and_then(|h| self.present(&h));
-            let until = match &status {
-                Some(status) if !matches!(status.step, StepName::UnderReservation) => start,
-                Some(_) => start + wait,
-                // Whoever asks right after the create gets an answer rather than a 404.
-                None => start + wait.max(self.grace),
+            let until = match (&status, wait) {
+                (Some(status), _) if !matches!(status.step, StepName::UnderReservation) => start,
+                (None, Some(wait)) => start + wait.max(self.grace),
+                (Some(_), Some(wait)) => start + wait,
+                // Whoever asks right after the create is told how it went, not that it began.
+                (Some(status), None) if !is_older(status.update_date, self.grace) => {
+                    start + self.grace
+                }
+                (Some(_), None) => start,
+                (None, None) => start + self.grace,
             };
             let now = Instant::now();
             if now >= until || self.stop.is_cancelled() {
@@ -227,24 +234,28 @@ impl Api {
 impl Api {
     /// An order's status
     ///
-    /// With `wait_ms` the answer waits until the order is SHIPPING or CANCELLED, or the time is
-    /// over. An order nobody has heard of yet is waited for a moment in any case, since its events
-    /// may be on their way.
+    /// The answer waits until the order is SHIPPING or CANCELLED or `wait_ms` are over. Without
+    /// `wait_ms` only an order that is new or not heard of yet is waited for, and only a moment
+    /// (half a second unless configured otherwise): its events are on their way.
     #[oai(path = "/api/v1/status", method = "get", operation_id = "order_status")]
     async fn status(
         &self,
         order_id: Query<Id>,
         /// Longest time to wait for SHIPPING or CANCELLED, in milliseconds.
-        wait_ms: Query<Option<Bounded<0, 30_000>>>,
+        wait_ms: Query<Option<Bounded<0, LONGEST_WAIT_MS>>>,
     ) -> Result<Found, Failure> {
-        let wait = wait_ms.0.map_or(0, |wait| wait.get().unsigned_abs());
-        let wait = Duration::from_millis(wait).min(LONGEST_WAIT);
+        let wait = wait_ms.0.map(|wait| Duration::from_millis(wait.get().unsigned_abs()));
         let status = self.await_status(order_id.0.into(), wait).await;
         status
             .map_err(Failure::unavailable)?
             .map(|status| Found::Found(JsonBody(status)))
             .ok_or_else(|| Failure::not_found("There is no order with this order_id."))
     }
+}
+
+/// Whether something of that time is older than `age` now; clocks that differ make it look so.
+fn is_older(time: DateTime<Utc>, age: Duration) -> bool {
+    (clock::now() - time).to_std().is_ok_and(|passed| passed > age)
 }
 
 impl From<Heard> for FactHeard {

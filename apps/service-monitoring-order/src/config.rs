@@ -22,7 +22,7 @@ pub(crate) struct Config {
     #[command(flatten)]
     pub(crate) shutdown: ShutdownConfig,
     /// The nodes that hold the status partitions, as name=URL,name=URL. The role may select and
-    /// insert: shard1=postgres://ordersaga_fdw:password@host:port/database.
+    /// insert: `shard1=postgres://ordersaga_fdw:password@host:port/database`.
     #[arg(long, env = "SHARDS", hide_env_values = true, value_parser = ANY)]
     shards: Secret,
     /// The same nodes under their owner's role. When set, their migrations run at start.

@@ -30,7 +30,7 @@ use crate::items::ItemView;
 /// How long an id stays known to be no item's.
 const ABSENCE_TTL: Duration = Duration::from_secs(5);
 /// How long a mark of a newer version keeps an older one out: longer than any load can take.
-const MARK_TTL: Duration = Duration::from_secs(60);
+const MARK_TTL: Duration = Duration::from_mins(1);
 /// How soon trouble with Redis is noticed and made up for.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 

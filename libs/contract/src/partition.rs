@@ -40,7 +40,7 @@ fn hash_int8_extended(key: i64, seed: u64) -> u64 {
     hash_uint32_extended(low ^ if key >= 0 { high } else { !high }, seed)
 }
 
-#[expect(clippy::many_single_char_names, clippy::cast_possible_truncation)]
+#[expect(clippy::cast_possible_truncation)]
 fn hash_uint32_extended(k: u32, seed: u64) -> u64 {
     let start = 0x9e37_79b9_u32.wrapping_add(4).wrapping_add(3_923_095);
     let (mut a, mut b, mut c) = (start, start, start);

@@ -21,10 +21,7 @@ async fn a_stack_starts_and_gives_each_role_its_way_in() -> Result<()> {
         assert_eq!(database.name, format!("t1_{}", cluster.database()));
         let mut owner = connect(&database.owner_url()).await?;
         sqlx::raw_sql("CREATE TABLE t (x int)").execute(&mut owner).await?;
-        let second = match cluster.is_shard() {
-            true => database.fdw_url(),
-            false => database.service_url(),
-        };
+        let second = if cluster.is_shard() { database.fdw_url() } else { database.service_url() };
         let mut second = connect(&second).await?;
         let refused = sqlx::raw_sql("CREATE TABLE u (x int)").execute(&mut second).await;
         assert!(refused.is_err(), "only the owner may create tables");

@@ -14,6 +14,8 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
+
 /// How often whoever waits for a dependency looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -74,7 +76,7 @@ impl Health {
     }
 
     fn declare(&self, name: &'static str, required: bool) -> Dependency {
-        let since = Since { time: Utc::now(), detail: Some("starting".to_owned()) };
+        let since = Since { time: clock::now(), detail: Some("starting".to_owned()) };
         let dependency = Dependency(Arc::new(State {
             name,
             required,
@@ -100,7 +102,7 @@ impl Dependency {
         }
         let mut since = self.0.since.lock();
         if !self.0.up.swap(true, Ordering::Release) {
-            *since = Since { time: Utc::now(), detail: None };
+            *since = Since { time: clock::now(), detail: None };
             tracing::info!(dependency = self.0.name, "dependency is up");
         }
     }
@@ -110,7 +112,7 @@ impl Dependency {
         let why = why.to_string();
         let mut since = self.0.since.lock();
         if self.0.up.swap(false, Ordering::Release) {
-            since.time = Utc::now();
+            since.time = clock::now();
             tracing::warn!(dependency = self.0.name, why, "dependency is down");
         } else if since.detail.as_deref() == Some("starting") {
             tracing::info!(dependency = self.0.name, why, "waiting for dependency");
@@ -184,14 +186,15 @@ mod tests {
     fn since_tells_the_last_change_and_not_the_last_report() {
         let health = Health::default();
         let kafka = health.required("kafka");
-        kafka.up();
-        let changed = kafka.0.since.lock().time;
-        kafka.up();
-        assert_eq!(kafka.0.since.lock().time, changed);
-        kafka.down("gone");
-        let changed = kafka.0.since.lock().time;
-        kafka.down("still gone");
-        assert_eq!(kafka.0.since.lock().time, changed);
+        let long_ago = DateTime::UNIX_EPOCH;
+        for change in [Dependency::up, |kafka: &Dependency| kafka.down("gone")] {
+            kafka.0.since.lock().time = long_ago;
+            change(&kafka);
+            assert_ne!(kafka.0.since.lock().time, long_ago, "it changed");
+            kafka.0.since.lock().time = long_ago;
+            change(&kafka);
+            assert_eq!(kafka.0.since.lock().time, long_ago, "it did not change");
+        }
     }
 
     #[test]

@@ -225,7 +225,7 @@ impl Drain<'_> {
         )
         .bind(self.cursor.tx.to_string())
         .bind(self.cursor.id)
-        .bind(FETCH_ROWS as i64)
+        .bind(i64::try_from(FETCH_ROWS)?)
         .fetch_all(&mut self.connection)
         .await
         .context("reading the outbox")?;

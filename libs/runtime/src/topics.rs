@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic,
@@ -18,6 +18,7 @@ use serde::Deserialize;
 
 const EMBEDDED: &str = include_str!("../../../redpanda/topics.toml");
 const TIMEOUT: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(20);
 /// As many copies as the broker's own default says: one on a laptop, three in a cluster.
 const BROKER_DEFAULT: TopicReplication<'_> = TopicReplication::Fixed(-1);
 
@@ -148,13 +149,14 @@ pub async fn apply(brokers: &str, prefix: &str, file: &TopicsFile) -> Result<Vec
     let mut changes = Vec::new();
     let existing = admin.partitions(&wanted).await?;
     for (name, topic) in &wanted {
-        match existing.get(name) {
-            Some(count) if *count != usize::from(topic.partitions) => {
-                bail!(partitions_differ(name, *count, topic));
-            }
-            Some(_) => changes.extend(admin.alter(name, topic).await?),
-            None => changes.extend(admin.create(name, topic).await?),
+        if !existing.contains_key(name) {
+            changes.extend(admin.create(name, topic).await?);
         }
+    }
+    for (name, count) in admin.all_partitions(&wanted).await? {
+        let topic = wanted[&name];
+        ensure!(count == usize::from(topic.partitions), partitions_differ(&name, count, topic));
+        changes.extend(admin.alter(&name, topic).await?);
     }
     Ok(changes)
 }
@@ -241,6 +243,24 @@ impl Admin {
             .collect())
     }
 
+    /// Partition counts of all topics, waiting for those just created: the controller answers
+    /// before the broker knows of them.
+    async fn all_partitions<T>(
+        &self,
+        topics: &BTreeMap<String, T>,
+    ) -> Result<BTreeMap<String, usize>> {
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            let existing = self.partitions(topics).await?;
+            if existing.len() == topics.len() {
+                return Ok(existing);
+            }
+            let missing = topics.keys().find(|name| !existing.contains_key(*name));
+            ensure!(Instant::now() < deadline, "the topic {missing:?} does not appear");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     async fn create(&self, name: &str, spec: &TopicSpec) -> Result<Option<Change>> {
         let config: Vec<_> =
             spec.config.iter().map(|(setting, value)| (setting, value.to_string())).collect();
@@ -281,8 +301,23 @@ impl Admin {
             .collect();
         if !changes.is_empty() {
             self.set(name, spec, &resource).await?;
+            self.wait_set(name, spec).await?;
         }
         Ok(changes)
+    }
+
+    /// Settings, too, are there only a moment after the answer.
+    async fn wait_set(&self, name: &str, spec: &TopicSpec) -> Result<()> {
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            let resource = self.config(name).await?;
+            let mut settings = spec.config.iter();
+            if settings.all(|(setting, to)| value(&resource, setting) == to.to_string()) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "the settings of {name} do not change");
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// The request replaces all of a topic's settings: those that the file does not speak of are
@@ -322,7 +357,9 @@ mod tests {
         use ordersaga_contract::Topic;
         let file = TopicsFile::embedded()?;
         for topic in Topic::EVENTS {
-            assert!(file.topics[topic.name()].co_partitioned, "{topic}");
+            let spec = &file.topics[topic.name()];
+            assert!(spec.co_partitioned, "{topic}");
+            assert_eq!(u32::from(spec.partitions), ordersaga_contract::PARTITIONS, "{topic}");
         }
         assert!(file.topics.contains_key(Topic::DeadLetter.name()));
         assert_eq!(file.topics.len(), Topic::EVENTS.len() + 1);

@@ -100,7 +100,7 @@ impl<H: Handler> Shared<H> {
                 Offset::Offset(*position),
             )?;
         }
-        *self.fetched.lock() = positions.clone();
+        self.fetched.lock().clone_from(&positions);
         *self.applied.lock() = positions;
         self.out_of_step.store(false, Ordering::Release);
         consumer.assign(&from)?;

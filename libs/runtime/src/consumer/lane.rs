@@ -148,7 +148,7 @@ impl<H: Handler> Shared<H> {
             moves().map(|((_, p), _)| i32::try_from(*p)).collect::<Result<_, _>>()?;
         let from: Vec<_> = moves().map(|(_, m)| m.from).collect();
         let to: Vec<_> = moves().map(|(_, m)| m.to).collect();
-        let moved = sqlx::query(
+        let updated = sqlx::query(
             "UPDATE consumer_offset c SET next_offset = m.after \
              FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[]) \
                   m (topic, partition, before, after) \
@@ -161,7 +161,7 @@ impl<H: Handler> Shared<H> {
         .execute(transaction)
         .await
         .context("moving offsets")?;
-        Ok(moved.rows_affected() == batch.moves.len() as u64)
+        Ok(updated.rows_affected() == batch.moves.len() as u64)
     }
 
     fn advance(&self, epoch: u64, batch: &Batch) {

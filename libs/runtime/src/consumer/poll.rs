@@ -27,6 +27,8 @@ type Client<H> = BaseConsumer<Callbacks<H>>;
 
 /// Polls until the consumer stops.
 pub(super) fn run<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<()> {
+    // Callbacks wait for the database and for lanes: on this thread, with the runtime's timers.
+    let _entered = shared.runtime.enter();
     let client = subscribe(shared)?;
     let mut committed = Instant::now();
     while !shared.stop.is_cancelled() {

@@ -65,18 +65,24 @@ impl RouteMetrics {
 }
 
 /// Counts a request as active for as long as it lives.
-pub(super) struct Active(());
+pub(super) struct Active<'a>(&'a IntGauge);
 
-impl Active {
+impl Active<'static> {
     pub(super) fn enter() -> Self {
-        ACTIVE.inc();
-        Self(())
+        Self::count(&ACTIVE)
     }
 }
 
-impl Drop for Active {
+impl<'a> Active<'a> {
+    fn count(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Active<'_> {
     fn drop(&mut self) {
-        ACTIVE.dec();
+        self.0.dec();
     }
 }
 
@@ -122,6 +128,17 @@ mod tests {
         assert_eq!(label(&Method::POST), "POST");
         assert_eq!(label(&Method::from_bytes(b"BREW").unwrap()), "OTHER");
         assert_eq!(label(&Method::from_bytes(b"get").unwrap()), "OTHER");
+    }
+
+    #[test]
+    fn a_request_is_active_as_long_as_it_lives() {
+        let gauge = IntGauge::new("active", "active").unwrap();
+        let (one, two) = (Active::count(&gauge), Active::count(&gauge));
+        assert_eq!(gauge.get(), 2);
+        drop(one);
+        assert_eq!(gauge.get(), 1);
+        drop(two);
+        assert_eq!(gauge.get(), 0);
     }
 
     #[test]

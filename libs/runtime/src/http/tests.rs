@@ -193,3 +193,8 @@ fn post_as(content_type: &str, body: impl Into<String>) -> Request {
         .header("content-length", body.len())
         .body(body)
 }
+
+/// The value of something that must happen, and soon.
+async fn soon<T>(event: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), event).await.expect("it did not happen")
+}

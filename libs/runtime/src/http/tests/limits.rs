@@ -69,8 +69,10 @@ async fn the_time_limit_holds_except_for_long_polls() {
     let api = Api::default();
     let config = HttpConfig { timeout: Duration::from_millis(20), ..config() };
     let limited = HttpService::new(ABOUT, api.clone(), Health::default(), &config);
-    let answer = send(&limited.into_endpoint(), get("/api/slow")).await;
+    let started = std::time::Instant::now();
+    let answer = soon(send(&limited.into_endpoint(), get("/api/slow"))).await;
     answer.is_problem(ProblemType::Timeout, None);
+    assert!(started.elapsed() >= config.timeout, "it must not give up early");
 
     let patient = HttpService::new(ABOUT, api.clone(), Health::default(), &config)
         .long_poll("/api/slow", Duration::from_secs(30));
@@ -88,5 +90,5 @@ async fn a_body_that_never_comes_does_not_hold_the_request() {
     let stuck = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
     let mut request = post(r#"{"item_id":1}"#);
     request.set_body(Body::from_bytes_stream(stuck));
-    send(&endpoint, request).await.is_problem(ProblemType::Timeout, None);
+    soon(send(&endpoint, request)).await.is_problem(ProblemType::Timeout, None);
 }

@@ -22,13 +22,12 @@ impl Running {
         stream.write_all(request).await.unwrap();
         let mut answer = String::new();
         let reading = stream.read_to_string(&mut answer);
-        tokio::time::timeout(Duration::from_secs(10), reading).await.unwrap().unwrap();
+        soon(reading).await.unwrap();
         answer
     }
 
     async fn stopped(self) {
-        let ending = tokio::time::timeout(Duration::from_secs(10), self.server);
-        ending.await.expect("the server must stop").unwrap().unwrap();
+        soon(self.server).await.unwrap().unwrap();
     }
 }
 
@@ -87,11 +86,11 @@ async fn requests_in_hand_finish_and_idle_connections_close() {
     api.entered.notified().await;
 
     running.stop.cancel();
-    idle.read_to_end(&mut Vec::new()).await.unwrap();
+    soon(idle.read_to_end(&mut Vec::new())).await.unwrap();
     assert!(!running.server.is_finished());
     api.release.notify_one();
     let mut answer = String::new();
-    busy.read_to_string(&mut answer).await.unwrap();
+    soon(busy.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     let address = running.address;
     running.stopped().await;

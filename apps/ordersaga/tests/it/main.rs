@@ -1,0 +1,8 @@
+//! The promises of the whole system, kept on real parts: Postgres, Redis, the broker and the three
+//! services as processes of their own. Each test has databases, topics and services to itself
+//! ([`bed`]); the parts are shared by all, except in tests that stop one.
+
+mod bed;
+mod invariants;
+mod records;
+mod session;

@@ -1,0 +1,184 @@
+//! What stands in a system's topics, read and written without the services' code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+/// Partitions of each topic.
+pub(crate) const PARTITIONS: i32 = 16;
+/// The topics that carry events.
+pub(crate) const EVENTS: [&str; 3] = ["incoming", "reservation", "reset"];
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Where a record stands: topic without prefix, partition, offset.
+pub(crate) type Place = (String, i32, i64);
+
+/// The topics of one system.
+#[derive(Clone)]
+pub(crate) struct Log {
+    pub(crate) broker: String,
+    pub(crate) prefix: String,
+}
+
+/// A record, as read or to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// Without prefix.
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    /// Ignored when written.
+    pub(crate) offset: i64,
+    pub(crate) key: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Record {
+    /// A record to write.
+    pub(crate) fn new(topic: &str, partition: i32, key: &str, payload: &str) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            partition,
+            offset: 0,
+            key: key.into(),
+            payload: payload.into(),
+            headers: Vec::new(),
+        }
+    }
+
+    /// Where it stands.
+    pub(crate) fn place(&self) -> Place {
+        (self.topic.clone(), self.partition, self.offset)
+    }
+
+    /// A header's text.
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        let header = self.headers.iter().find(|header| header.0 == name)?;
+        String::from_utf8(header.1.clone()).ok()
+    }
+}
+
+impl Log {
+    fn name(&self, topic: &str) -> String {
+        format!("{}{topic}", self.prefix)
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &self.broker).set("socket.nagle.disable", "true");
+        client
+    }
+
+    fn consumer(&self) -> Result<BaseConsumer> {
+        // The group is only a name that the client insists on: nothing is committed to it.
+        let mut client = self.client();
+        client.set("group.id", "onlooker").set("enable.auto.commit", "false");
+        Ok(client.create()?)
+    }
+
+    /// The end of each partition of the event topics, by topic and partition.
+    pub(crate) async fn ends(&self) -> Result<BTreeMap<(String, i32), i64>> {
+        let log = self.clone();
+        tokio::task::spawn_blocking(move || log.ends_of(&log.consumer()?, &EVENTS)).await?
+    }
+
+    fn ends_of(
+        &self,
+        consumer: &BaseConsumer,
+        topics: &[&str],
+    ) -> Result<BTreeMap<(String, i32), i64>> {
+        let mut asked = TopicPartitionList::new();
+        for topic in topics {
+            for partition in 0..PARTITIONS {
+                asked.add_partition_offset(&self.name(topic), partition, Offset::End)?;
+            }
+        }
+        let answered = consumer.offsets_for_times(asked, TIMEOUT).context("ends of topics")?;
+        answered
+            .elements()
+            .iter()
+            .map(|element| {
+                let topic = element.topic().strip_prefix(&self.prefix).context("a foreign topic")?;
+                let Offset::Offset(end) = element.offset() else {
+                    anyhow::bail!("{topic}/{}: {:?}", element.partition(), element.offset());
+                };
+                Ok(((topic.to_owned(), element.partition()), end))
+            })
+            .collect()
+    }
+
+    /// All records of these topics, each partition in its order.
+    pub(crate) async fn read(&self, topics: &[&'static str]) -> Result<Vec<Record>> {
+        let (log, topics) = (self.clone(), topics.to_vec());
+        tokio::task::spawn_blocking(move || log.read_blocking(&topics)).await?
+    }
+
+    fn read_blocking(&self, topics: &[&str]) -> Result<Vec<Record>> {
+        let consumer = self.consumer()?;
+        let mut open: BTreeSet<(String, i32, i64)> = self
+            .ends_of(&consumer, topics)?
+            .into_iter()
+            .filter(|(_, end)| *end > 0)
+            .map(|((topic, partition), end)| (topic, partition, end - 1))
+            .collect();
+        let mut from = TopicPartitionList::new();
+        for (topic, partition, _) in &open {
+            from.add_partition_offset(&self.name(topic), *partition, Offset::Beginning)?;
+        }
+        consumer.assign(&from)?;
+        let deadline = Instant::now() + TIMEOUT;
+        let mut records = Vec::new();
+        while !open.is_empty() {
+            ensure!(Instant::now() < deadline, "the ends of {open:?} are not reached");
+            let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+            let message = message?;
+            let topic = message.topic().strip_prefix(&self.prefix).context("a foreign topic")?;
+            let headers = message.headers().into_iter().flat_map(Headers::iter);
+            let record = Record {
+                topic: topic.to_owned(),
+                partition: message.partition(),
+                offset: message.offset(),
+                key: message.key().unwrap_or_default().to_vec(),
+                payload: message.payload().unwrap_or_default().to_vec(),
+                headers: headers
+                    .map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec()))
+                    .collect(),
+            };
+            open.remove(&record.place());
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    /// Writes records in this order, each to the partition it names.
+    pub(crate) async fn write(&self, records: Vec<Record>) -> Result<()> {
+        let log = self.clone();
+        tokio::task::spawn_blocking(move || log.write_blocking(&records)).await?
+    }
+
+    fn write_blocking(&self, records: &[Record]) -> Result<()> {
+        let mut client = self.client();
+        let producer: BaseProducer =
+            client.set("enable.idempotence", "true").set("linger.ms", "1").create()?;
+        for record in records {
+            let topic = self.name(&record.topic);
+            let mut headers = OwnedHeaders::new();
+            for (key, value) in &record.headers {
+                headers = headers.insert(Header { key, value: Some(value) });
+            }
+            let record = BaseRecord::to(&topic)
+                .partition(record.partition)
+                .key(&record.key)
+                .payload(&record.payload)
+                .headers(headers);
+            producer.send(record).map_err(|(error, _)| error)?;
+        }
+        producer.flush(TIMEOUT)?;
+        Ok(())
+    }
+}

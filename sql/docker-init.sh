@@ -1,0 +1,26 @@
+#!/bin/sh
+# Runs once in each new Postgres container (/docker-entrypoint-initdb.d): roles and rights. The
+# tables come from the migrations, which the services run themselves.
+#
+# Passwords go from the environment straight into the session: not onto a command line, not into a
+# log. A role whose password this container does not have is not created.
+set -eu
+
+psql --no-psqlrc --quiet --output=/dev/null --set ON_ERROR_STOP=1 \
+    --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" <<'SQL'
+\set owner ''
+\set service ''
+\set fdw ''
+\getenv owner OWNER_PASSWORD
+\getenv service SERVICE_PASSWORD
+\getenv fdw FDW_PASSWORD
+SELECT set_config('ordersaga.owner_password', :'owner', false),
+       set_config('ordersaga.service_password', :'service', false),
+       set_config('ordersaga.fdw_password', :'fdw', false);
+\i /ordersaga/bootstrap.sql
+\getenv coordinator COORDINATOR
+\if :{?coordinator}
+\i /ordersaga/bootstrap-coordinator.sql
+\endif
+ALTER DATABASE :"DBNAME" OWNER TO ordersaga_owner;
+SQL
