@@ -2,7 +2,9 @@
 //! librdkafka needs a C++ compiler and make, which the tool itself installs where they are missing.
 #![allow(clippy::print_stdout, reason = "a command line program answers on standard output")]
 
+use std::io::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
@@ -53,8 +55,18 @@ impl Target {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let Command::Topics(command) = Arguments::parse().command;
+async fn main() -> ExitCode {
+    match run(Arguments::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // There is no other place left to say it.
+            let _ = writeln!(std::io::stderr(), "ordersaga-kafka: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(Command::Topics(command): Command) -> Result<()> {
     match command {
         Topics::Apply(target) => apply(&target).await,
         Topics::Describe(target) => describe(&target).await,

@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
     /// Do not install what is missing: say how to, and fail
     #[arg(long)]
     no_install: bool,
-    /// Passed on to `cargo test --workspace`
+    /// Passed on to `cargo test`, which tests the whole workspace unless -p names packages
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }
@@ -33,11 +33,11 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
         tokio::try_join!(Stack::temporary_with(&report), report.step("Build", build))?;
     let parts = stack.parts().folder.join("parts.json");
     let mut command = tokio::process::Command::from(cargo::cargo());
-    command
-        .args(["test", "--workspace"])
-        .args(&arguments.rest)
-        .env(PARTS_VARIABLE, parts)
-        .kill_on_drop(true);
+    command.arg("test");
+    if !names_packages(&arguments.rest) {
+        command.arg("--workspace");
+    }
+    command.args(&arguments.rest).env(PARTS_VARIABLE, parts).kill_on_drop(true);
     let mut tests = command.spawn().context("cannot start cargo test")?;
     // Ctrl-C reaches cargo too; this process stays until cargo has ended, then stops the parts.
     let status = loop {
@@ -50,4 +50,22 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     say!("Tests: {status} after {}.", seconds(begin.elapsed()));
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn names_packages(arguments: &[String]) -> bool {
+    let own = arguments.iter().take_while(|argument| *argument != "--");
+    own.into_iter().any(|argument| argument.starts_with("-p") || argument.starts_with("--package"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_when_packages_are_named() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert!(names_packages(&words("-p ordersaga-saga fold")));
+        assert!(names_packages(&words("--package=ordersaga-saga")));
+        assert!(!names_packages(&words("fold -- -p")));
+    }
 }

@@ -1,8 +1,8 @@
 //! The HTTP API: create and cancel.
 
-use ordersaga_contract::OrderId;
+use ordersaga_contract::{OrderId, cloud_event};
 use ordersaga_runtime::group_commit::{GroupCommit, Rejected};
-use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody, Text};
+use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody, ProblemType, Text};
 use ordersaga_runtime::outbox::Outbox;
 use poem_openapi::param::{Header, Query};
 use poem_openapi::{ApiResponse, Object, OpenApi};
@@ -105,6 +105,7 @@ impl Api {
         self.orders.submit(command).await.map_err(|rejected| match rejected {
             Rejected::Full => Failure::overloaded(),
             Rejected::Stopping => Failure::unavailable(rejected),
+            Rejected::Undecided => Failure::new(ProblemType::Timeout, UNDECIDED),
         })
     }
 }
@@ -123,8 +124,8 @@ impl Api {
         /// A value of the client's, unique to this order, of 1 to 255 characters.
         #[oai(name = "Idempotency-Key")]
         idempotency_key: Header<Option<Text<1, 255>>>,
-        /// W3C trace context, carried along with every event of the order.
-        traceparent: Header<Option<Text<1, 128>>>,
+        /// W3C trace context, carried along with every event of the order; ignored if malformed.
+        traceparent: Header<Option<String>>,
     ) -> Result<Created, Failure> {
         if self.outbox.waiting() > self.outbox_limit {
             return Err(Failure::overloaded());
@@ -136,7 +137,7 @@ impl Api {
             client_id: client_id.into(),
             quantity: quantity.into(),
             key: idempotency_key.0.map(Text::into_string).map(Key::new),
-            traceparent: traceparent.0.map(Text::into_string),
+            traceparent: traceparent.0.filter(|context| cloud_event::is_traceparent(context)),
         };
         match self.submit(Command::Place(placement)).await? {
             Answer::Placed(order_id) => Ok(Created::Created(
@@ -163,14 +164,15 @@ impl Api {
     }
 }
 
+const UNDECIDED: &str = "The database did not answer in time: the request may or may not have had \
+                         its effect. Repeating it with the same Idempotency-Key is safe.";
+
 fn refusal(answer: &Answer) -> Failure {
     match answer {
         Answer::Unknown => Failure::not_found("There is no order with this order_id."),
         Answer::KeyInFlight => Failure::key_in_flight(),
         Answer::KeyReused => Failure::key_reused(),
-        Answer::Unavailable => {
-            Failure::unavailable(anyhow::anyhow!("the database does not answer"))
-        }
+        Answer::Undecided => Failure::new(ProblemType::Timeout, UNDECIDED),
         Answer::Placed(_) | Answer::Cancelled => {
             Failure::internal(anyhow::anyhow!("an answer to another command"))
         }

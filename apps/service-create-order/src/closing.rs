@@ -7,7 +7,7 @@ use ordersaga_runtime::outbox::{Batch, Outbox};
 use ordersaga_saga::order::Input;
 use sqlx::PgConnection;
 
-use crate::db;
+use crate::db::{self, Advanced};
 
 pub(crate) struct Closing {
     outbox: Outbox,
@@ -20,24 +20,25 @@ impl Closing {
 }
 
 impl Handler for Closing {
-    type Applied = ();
+    type Applied = Advanced;
 
     async fn apply(
         &self,
         transaction: &mut PgConnection,
         records: &[Record],
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Advanced> {
         let inputs: Vec<_> = records
             .iter()
             .filter_map(|record| Some((record.event.order.order_id, input(record.event.kind)?)))
             .collect();
         let mut batch = Batch::new(clock::now());
-        db::advance(transaction, &inputs, &mut batch).await?;
+        let advanced = db::advance(transaction, &inputs, &mut batch).await?;
         self.outbox.append(transaction, &batch).await?;
-        Ok(())
+        Ok(advanced)
     }
 
-    fn committed(&self, (): (), _: &[Record]) {
+    fn committed(&self, advanced: Advanced, _: &[Record]) {
+        advanced.committed();
         self.outbox.committed();
     }
 }

@@ -181,17 +181,34 @@ struct Change {
     to: Transition,
 }
 
+/// What [`advance`] found and did.
+#[derive(Default)]
+pub(crate) struct Advanced {
+    /// The orders that exist.
+    pub(crate) known: HashSet<OrderId>,
+    /// How each order that changed went on, and its age in seconds.
+    changed: Vec<(&'static str, f64)>,
+}
+
+impl Advanced {
+    /// The transaction has committed: let the metrics know.
+    pub(crate) fn committed(&self) {
+        for (outcome, age) in &self.changed {
+            SAGA.with_label_values(&[outcome]).observe(*age);
+        }
+    }
+}
+
 /// Applies inputs to orders by the saga's rules, writes the changes and adds their events to
-/// `batch`. Returns the orders that exist. Fails, to be tried again, if another transaction changed
-/// one of them meanwhile.
+/// `batch`. Fails, to be tried again, if another transaction changed one of them meanwhile.
 pub(crate) async fn advance(
     connection: &mut PgConnection,
     inputs: &[(OrderId, Input)],
     batch: &mut Batch,
-) -> anyhow::Result<HashSet<OrderId>> {
+) -> anyhow::Result<Advanced> {
     let ids: Vec<_> = inputs.iter().map(|(order, _)| order.get()).collect();
     if ids.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(Advanced::default());
     }
     let rows: Vec<OrderRow> = sqlx::query_as(
         "SELECT order_id, item_id, seller_id, client_id, quantity, state, traceparent, created_at \
@@ -218,11 +235,9 @@ pub(crate) async fn advance(
         changes.insert(*order, Change { from: stored, to });
     }
     write(connection, &changes, batch.time()).await?;
-    for (order, change) in &changes {
-        let age = batch.time() - known[order].created_at;
-        SAGA.with_label_values(&[outcome(change.to)]).observe(age.as_seconds_f64());
-    }
-    Ok(known.into_keys().collect())
+    let age = |order| (batch.time() - known[order].created_at).as_seconds_f64();
+    let changed = changes.iter().map(|(order, change)| (outcome(change.to), age(order))).collect();
+    Ok(Advanced { changed, known: known.into_keys().collect() })
 }
 
 async fn write(

@@ -15,7 +15,7 @@ use sqlx::PgPool;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::db::{self, ClaimedKey, NewOrder};
+use crate::db::{self, Advanced, ClaimedKey, NewOrder};
 
 /// Commands in one transaction, at the most.
 pub(crate) const BATCH: usize = 1_000;
@@ -57,8 +57,8 @@ pub(crate) enum Answer {
     KeyInFlight,
     /// The key was used for another request.
     KeyReused,
-    /// The outcome is not known: the database did not answer.
-    Unavailable,
+    /// The database did not answer: the command may or may not have had its effect.
+    Undecided,
 }
 
 pub(crate) struct Desk {
@@ -121,7 +121,7 @@ impl Desk {
                     let error = format!("{error:#}");
                     tracing::warn!(commands = commands.len(), error, "a batch is tried again");
                 }
-                Err(_) => return vec![Answer::Unavailable; commands.len()],
+                Err(_) => return vec![Answer::Undecided; commands.len()],
             }
             backoff.wait().await;
         }
@@ -146,10 +146,11 @@ impl Desk {
                 batch.push(order.order, EventKind::OrderPlaced, order.traceparent.as_deref());
             }
         }
-        self.cancel(&mut transaction, commands, &mut answers, &mut batch).await?;
+        let cancelled = self.cancel(&mut transaction, commands, &mut answers, &mut batch).await?;
         self.outbox.append(&mut transaction, &batch).await?;
         crash::point("desk.before_commit");
         transaction.commit().await?;
+        cancelled.committed();
         Ok(answers)
     }
 
@@ -200,7 +201,7 @@ impl Desk {
         commands: &[Command],
         answers: &mut [Answer],
         batch: &mut Batch,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Advanced> {
         let cancels = || {
             commands.iter().enumerate().filter_map(|(place, command)| match command {
                 Command::Cancel(order) => Some((place, *order)),
@@ -208,13 +209,13 @@ impl Desk {
             })
         };
         let inputs: Vec<_> = cancels().map(|(_, order)| (order, Input::ClientCancels)).collect();
-        let known = db::advance(transaction, &inputs, batch).await?;
+        let advanced = db::advance(transaction, &inputs, batch).await?;
         for (place, order) in cancels() {
-            if known.contains(&order) {
+            if advanced.known.contains(&order) {
                 answers[place] = Answer::Cancelled;
             }
         }
-        Ok(())
+        Ok(advanced)
     }
 }
 

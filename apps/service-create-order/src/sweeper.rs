@@ -63,9 +63,10 @@ impl Sweeper {
             return Ok(0);
         }
         let inputs: Vec<_> = overdue.iter().map(|id| (*id, Input::DeadlinePassed)).collect();
-        db::advance(&mut transaction, &inputs, &mut batch).await?;
+        let advanced = db::advance(&mut transaction, &inputs, &mut batch).await?;
         self.outbox.append(&mut transaction, &batch).await?;
         transaction.commit().await?;
+        advanced.committed();
         self.outbox.committed();
         tracing::info!(orders = overdue.len(), "orders reset: the store did not answer in time");
         Ok(i64::try_from(overdue.len())?)

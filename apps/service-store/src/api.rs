@@ -81,7 +81,8 @@ impl Api {
     /// Find an item
     ///
     /// With how much of it is free and its newest reservations. Answers from the cache where it
-    /// can; by the time an order's status says SHIPPING or CANCELLED, its item here says so too.
+    /// can; by the time an order's status says SHIPPING, or shows the fact RELEASED, its item here
+    /// says so too.
     #[oai(path = "/api/v1/items/find", method = "get", operation_id = "find_item")]
     async fn find(&self, item_id: Query<Id>) -> Result<Found, Failure> {
         let found = self.items.find(item_id.0.into()).await.map_err(Failure::unavailable)?;

@@ -131,6 +131,10 @@ impl Kit {
                 broker.signal(Signal::TERM)?;
                 stopping = true;
             }
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the condition is the loop's, with a deadline"
+            )]
             std::thread::sleep(TICK);
         }
         if !stopping {

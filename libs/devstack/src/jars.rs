@@ -105,6 +105,10 @@ fn download(agent: &Agent, repository: &str, jar: &Jar<'_>, folder: &Path) -> Re
             }
             Err(error) => tracing::debug!(%url, attempt, error = %error, "fetching again"),
         }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a pause before asking a remote server again"
+        )]
         std::thread::sleep(Duration::from_millis(500) * attempt);
         attempt += 1;
     };

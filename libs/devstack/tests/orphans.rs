@@ -9,11 +9,11 @@ use anyhow::{Context, Result, ensure};
 use ordersaga_devstack::{Part, is_alive};
 
 /// Waits until something is so.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is_so() {
         ensure!(Instant::now() < deadline, "not within 20 s: {what}");
-        std::thread::sleep(Duration::from_millis(10));
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(())
 }
@@ -31,8 +31,8 @@ async fn owner_of_parts() -> Result<()> {
     std::future::pending().await
 }
 
-#[test]
-fn a_killed_owner_leaves_nothing_behind() -> Result<()> {
+#[tokio::test]
+async fn a_killed_owner_leaves_nothing_behind() -> Result<()> {
     let mut owner = Command::new(std::env::current_exe()?)
         .args(["--exact", "owner_of_parts", "--ignored", "--nocapture"])
         .stdout(Stdio::null())
@@ -52,9 +52,9 @@ fn a_killed_owner_leaves_nothing_behind() -> Result<()> {
     owner.kill()?;
     owner.wait()?;
     for (pid, log) in parts {
-        until("the part has ended", || !is_alive(pid, ""))?;
+        until("the part has ended", || !is_alive(pid, "")).await?;
         let folder = Path::new(&log).parent().context("a log has a folder")?;
-        until("its folder is gone", || !folder.exists())?;
+        until("its folder is gone", || !folder.exists()).await?;
     }
     Ok(())
 }

@@ -16,9 +16,12 @@ pub enum Rejected {
     /// As many requests wait as may.
     #[error("too many requests are waiting")]
     Full,
-    /// The batch ended without an answer: the service is stopping.
+    /// The service is stopping and takes no more.
     #[error("the service is stopping")]
     Stopping,
+    /// The batch ended without an answer: it may or may not have been committed.
+    #[error("the batch ended without an answer")]
+    Undecided,
 }
 
 /// The other end: takes batches and answers them. Owned by one worker.
@@ -42,7 +45,7 @@ impl<Q, A> GroupCommit<Q, A> {
             mpsc::error::TrySendError::Full(_) => Rejected::Full,
             mpsc::error::TrySendError::Closed(_) => Rejected::Stopping,
         })?;
-        answered.await.map_err(|_| Rejected::Stopping)
+        answered.await.map_err(|_| Rejected::Undecided)
     }
 }
 
@@ -60,6 +63,8 @@ impl<Q, A> Batches<Q, A> {
                 biased;
                 taken = self.queue.recv_many(&mut batch, self.limit) => {
                     if taken == 0 {
+                        // Nobody can ask any more. Whoever runs the worker still says when it ends.
+                        stop.cancelled().await;
                         return;
                     }
                 }

@@ -54,7 +54,7 @@ static OLDEST: LazyLock<Gauge> = LazyLock::new(|| {
 static PUBLISHED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     prometheus::register_int_counter_vec!(
         "outbox_published_total",
-        "Events the broker has acknowledged, repetitions included.",
+        "Events handed to the broker, repetitions included.",
         &["topic"]
     )
     .expect("registered once")

@@ -1,5 +1,6 @@
-//! A test's own system: databases and topics of its own on the shared parts, three services on free
-//! ports, a client. All of it goes away with the test, however that ends.
+//! A test's own system: databases and topics of its own on the shared parts, a Redis of its own
+//! (items of two systems would meet under one key), three services on free ports, a client. All of
+//! it goes away with the test, however that ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::FutureExt;
 use ordersaga_devstack::{
-    Cluster, Database, Databases, Parts, Service, ServiceProcess, TemporaryFolder, free_port,
+    Cluster, Database, Databases, Part, Parts, Service, ServiceProcess, TemporaryFolder, free_port,
     service_env, shared,
 };
 use ordersaga_runtime::topics::{self, TopicsFile};
@@ -61,7 +62,6 @@ pub(crate) struct Plan {
     settings: Vec<(Service, &'static str, String)>,
     databases: Vec<(Cluster, Database)>,
     broker: Option<String>,
-    redis: Option<String>,
     idle: bool,
 }
 
@@ -81,12 +81,6 @@ impl Plan {
     /// Another broker.
     pub(crate) fn broker(mut self, address: String) -> Self {
         self.broker = Some(address);
-        self
-    }
-
-    /// Another Redis.
-    pub(crate) fn redis(mut self, url: String) -> Self {
-        self.redis = Some(url);
         self
     }
 
@@ -127,8 +121,8 @@ pub(crate) struct Bed {
     /// What the topics' names begin with.
     pub(crate) prefix: String,
     pub(crate) http: Client,
+    pub(crate) redis: Part,
     parts: &'static Parts,
-    redis: String,
     settings: Vec<(Service, &'static str, String)>,
     name: String,
     pools: BTreeMap<Cluster, PgPool>,
@@ -202,7 +196,7 @@ impl Bed {
             prefix: format!("{name}."),
             http,
             parts,
-            redis: plan.redis.unwrap_or_else(|| parts.redis_url()),
+            redis: Part::temporary_redis().await?,
             settings: plan.settings,
             name,
             pools: pools.into_iter().collect::<Result<_>>()?,
@@ -229,8 +223,9 @@ impl Bed {
         port: u16,
         name: &str,
     ) -> Result<ServiceProcess> {
+        let redis = self.redis.url();
         let mut environment =
-            service_env(service, &self.databases, &self.broker, &self.redis, &self.prefix, port);
+            service_env(service, &self.databases, &self.broker, &redis, &self.prefix, port);
         for (of, name, value) in &self.settings {
             if *of == service {
                 environment.insert((*name).to_owned(), value.clone());
@@ -350,7 +345,7 @@ impl Bed {
     pub(crate) async fn place(&self, order: &Value) -> Result<i64> {
         let answer = self.post(Service::CreateOrder, "/api/v1/orders/create", Some(order)).await?;
         let order = answer.expect(201)?["order_id"].as_i64().context("no order_id")?;
-        self.note(|book| drop(book.placed.insert(order)));
+        self.note(|book| _ = book.placed.insert(order));
         Ok(order)
     }
 
@@ -376,7 +371,7 @@ impl Bed {
         let url = format!("{}/api/v1/orders/cancel", self.url(Service::CreateOrder));
         let request = || Ok(self.http.post(&url).query(&[("order_id", order)]));
         self.retry(request).await?.expect(202)?;
-        self.note(|book| drop(book.cancelled.insert(order)));
+        self.note(|book| _ = book.cancelled.insert(order));
         Ok(())
     }
 
@@ -396,7 +391,7 @@ impl Bed {
     pub(crate) async fn cancel(&self, order: i64) -> Result<()> {
         let path = format!("/api/v1/orders/cancel?order_id={order}");
         self.post(Service::CreateOrder, &path, None).await?.expect(202)?;
-        self.note(|book| drop(book.cancelled.insert(order)));
+        self.note(|book| _ = book.cancelled.insert(order));
         Ok(())
     }
 
@@ -408,7 +403,7 @@ impl Bed {
         if answer.status == 200 {
             let step = answer.json()?["step"].clone();
             if step == "CANCELLED" {
-                self.note(|book| drop(book.seen_cancelled.insert(order)));
+                self.note(|book| _ = book.seen_cancelled.insert(order));
             } else {
                 let was = self.book().seen_cancelled.contains(&order);
                 ensure!(!was, "order {order} left CANCELLED: {step}");

@@ -192,9 +192,8 @@ async fn offsets(bed: &Bed, cluster: Cluster) -> Result<Ends> {
 
 impl Snapshot {
     pub(crate) async fn take(bed: &Bed) -> Result<Self> {
-        let orders: Vec<OrderRow> = sqlx::query_as("SELECT * FROM orders")
-            .fetch_all(bed.sql(Cluster::CreateOrder))
-            .await?;
+        let orders: Vec<OrderRow> =
+            sqlx::query_as("SELECT * FROM orders").fetch_all(bed.sql(Cluster::CreateOrder)).await?;
         let store = bed.sql(Cluster::Store);
         let items: Vec<ItemRow> = sqlx::query_as("SELECT * FROM item").fetch_all(store).await?;
         let reservations: Vec<ReservationRow> =
@@ -203,9 +202,8 @@ impl Snapshot {
         for shard in [Cluster::Shard1, Cluster::Shard2] {
             for table in 0..16 {
                 let query = format!("SELECT * FROM order_event_{table:02} ORDER BY order_id, fact");
-                let rows: Vec<Said> = sqlx::query_as(sqlx::AssertSqlSafe(query))
-                    .fetch_all(bed.sql(shard))
-                    .await?;
+                let rows: Vec<Said> =
+                    sqlx::query_as(sqlx::AssertSqlSafe(query)).fetch_all(bed.sql(shard)).await?;
                 facts.insert((shard, table), rows);
             }
         }
@@ -259,7 +257,7 @@ impl Told {
                 Some(said) if !all_buried.contains(&record.place()) => {
                     records.push((record.partition, said));
                 }
-                _ => drop(poison.insert(record.place())),
+                _ => _ = poison.insert(record.place()),
             }
         }
         Ok(Self { records, poison, buried })
@@ -280,10 +278,13 @@ impl Told {
 /// letter of each of its consumers, and nothing else is either.
 async fn check_accounting(bed: &Bed, told: &Told) -> Result<()> {
     for cluster in OWN {
-        let name = format!("/service-{}", match cluster {
-            Cluster::Monitoring => "monitoring-order",
-            other => other.name(),
-        });
+        let name = format!(
+            "/service-{}",
+            match cluster {
+                Cluster::Monitoring => "monitoring-order",
+                other => other.name(),
+            }
+        );
         let of_its_topics = |place: &&Place| consumed(cluster).contains(&place.0.as_str());
         let expected: BTreeSet<_> = told.poison.iter().filter(of_its_topics).cloned().collect();
         let buried = told.buried.get(&name).cloned().unwrap_or_default();

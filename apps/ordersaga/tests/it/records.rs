@@ -103,7 +103,8 @@ impl Log {
             .elements()
             .iter()
             .map(|element| {
-                let topic = element.topic().strip_prefix(&self.prefix).context("a foreign topic")?;
+                let topic =
+                    element.topic().strip_prefix(&self.prefix).context("a foreign topic")?;
                 let Offset::Offset(end) = element.offset() else {
                     anyhow::bail!("{topic}/{}: {:?}", element.partition(), element.offset());
                 };
