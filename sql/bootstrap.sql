@@ -3,14 +3,13 @@
 --   SELECT set_config('ordersaga.owner_password', '…', false);    -- migrations; owns every table
 --   SELECT set_config('ordersaga.service_password', '…', false);  -- a service's daily work, no DDL
 --   SELECT set_config('ordersaga.fdw_password', '…', false);      -- shards: what the coordinator may do
--- Running it again changes passwords and nothing else.
+-- Running it again changes passwords and nothing else. Roles belong to the cluster: bootstrap the
+-- databases of one cluster one after the other.
 DO $$
 DECLARE
     role text;
     password text;
 BEGIN
-    -- Roles belong to the cluster: two databases of one cluster may be bootstrapped at once.
-    PERFORM pg_advisory_xact_lock(7021985, 1);
     FOREACH role IN ARRAY ARRAY['owner', 'service', 'fdw'] LOOP
         password := current_setting(format('ordersaga.%s_password', role), true);
         CONTINUE WHEN coalesce(password, '') = '';

@@ -56,7 +56,7 @@ enum Command {
     Test(test::Arguments),
     /// Applies or shows the topics of redpanda/topics.toml
     Topics(topics::Arguments),
-    /// Writes or compares the committed `OpenAPI` documents
+    /// Writes or compares the committed API documents in openapi/
     #[command(subcommand)]
     Openapi(openapi::Command),
 }

@@ -187,13 +187,13 @@ pub(crate) struct Advanced {
     /// The orders that exist.
     pub(crate) known: HashSet<OrderId>,
     /// How each order that changed went on, and its age in seconds.
-    changed: Vec<(&'static str, f64)>,
+    outcomes: Vec<(&'static str, f64)>,
 }
 
 impl Advanced {
     /// The transaction has committed: let the metrics know.
     pub(crate) fn committed(&self) {
-        for (outcome, age) in &self.changed {
+        for (outcome, age) in &self.outcomes {
             SAGA.with_label_values(&[outcome]).observe(*age);
         }
     }
@@ -236,8 +236,8 @@ pub(crate) async fn advance(
     }
     write(connection, &changes, batch.time()).await?;
     let age = |order| (batch.time() - known[order].created_at).as_seconds_f64();
-    let changed = changes.iter().map(|(order, change)| (outcome(change.to), age(order))).collect();
-    Ok(Advanced { changed, known: known.into_keys().collect() })
+    let outcomes = changes.iter().map(|(order, change)| (outcome(change.to), age(order))).collect();
+    Ok(Advanced { outcomes, known: known.into_keys().collect() })
 }
 
 async fn write(

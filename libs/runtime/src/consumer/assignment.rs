@@ -13,6 +13,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, Statistics, TopicPartitionList};
 
+use super::lane::Lane;
 use super::{HANDOVER, Handler, LAG, Place, Shared};
 use crate::backoff::Backoff;
 use crate::kafka;
@@ -120,8 +121,14 @@ impl<H: Handler> Shared<H> {
         }
         for lane in &self.lanes {
             // Not waiting longer is safe: the offsets fence whatever ends late.
-            let _ = self.runtime.block_on(tokio::time::timeout(HANDOVER, lane.turn.lock()));
+            self.wait_for(lane);
         }
+    }
+
+    /// Waits, on a thread that is none of the runtime's, for what a lane is applying.
+    pub(super) fn wait_for(&self, lane: &Lane) {
+        let turn = async { tokio::time::timeout(HANDOVER, lane.turn.lock()).await.is_ok() };
+        self.runtime.block_on(turn);
     }
 
     /// The database's offsets of `places`, however long the database takes; `None` when stopping.

@@ -20,6 +20,8 @@ use crate::kafka;
 const POLL: Duration = Duration::from_millis(50);
 /// Records taken in one round before the lanes are told.
 const ROUND: usize = 5_000;
+/// How long leaving the group may take.
+const LEAVE: Duration = Duration::from_secs(2);
 /// How often the group's offsets follow the database's.
 const GROUP_COMMIT: Duration = Duration::from_secs(1);
 
@@ -27,8 +29,6 @@ type Client<H> = BaseConsumer<Callbacks<H>>;
 
 /// Polls until the consumer stops.
 pub(super) fn run<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<()> {
-    // Callbacks wait for the database and for lanes: on this thread, with the runtime's timers.
-    let _entered = shared.runtime.enter();
     let client = subscribe(shared)?;
     let mut committed = Instant::now();
     while !shared.stop.is_cancelled() {
@@ -45,13 +45,24 @@ pub(super) fn run<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<()> {
     }
     // Let a batch in flight end, so that what the group hears last is the truth.
     for lane in &shared.lanes {
-        drop(shared.runtime.block_on(tokio::time::timeout(super::HANDOVER, lane.turn.lock())));
+        shared.wait_for(lane);
     }
     shared.commit_to_group(&client);
-    // Leaving the group at once spares the others the session timeout. It may hang on a broker
-    // that is gone: nothing waits for it.
-    std::thread::spawn(move || drop(client));
+    leave(client);
     Ok(())
+}
+
+/// Leaves the group, which spares whoever comes next the session timeout. It hangs on a broker
+/// that is gone: then nobody waits for it.
+fn leave<H: Handler>(client: Client<H>) {
+    let (done, left) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(client);
+        done.send(())
+    });
+    if left.recv_timeout(LEAVE).is_err() {
+        tracing::debug!("the broker did not hear that this consumer leaves");
+    }
 }
 
 fn subscribe<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<Client<H>> {
