@@ -17,7 +17,9 @@ CREATE TABLE orders (
     created_at  timestamptz NOT NULL,
     updated_at  timestamptz NOT NULL,
     CHECK ((state = 3) = (ended_by IS NOT NULL) AND (state = 3) = (reason IS NOT NULL))
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 80,
+        -- Every order passes through orders_placed: its dead entries must not pile up.
+        autovacuum_vacuum_scale_factor = 0.02);
 
 -- What the deadline sweeper looks for: as small as the number of orders in flight.
 CREATE INDEX orders_placed ON orders (order_id) WHERE state = 1;

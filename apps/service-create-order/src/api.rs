@@ -170,7 +170,6 @@ const UNDECIDED: &str = "The database did not answer in time: the request may or
 fn refusal(answer: &Answer) -> Failure {
     match answer {
         Answer::Unknown => Failure::not_found("There is no order with this order_id."),
-        Answer::KeyInFlight => Failure::key_in_flight(),
         Answer::KeyReused => Failure::key_reused(),
         Answer::Undecided => Failure::new(ProblemType::Timeout, UNDECIDED),
         Answer::Placed(_) | Answer::Cancelled => {

@@ -11,7 +11,7 @@ use ordersaga_runtime::outbox::Batch;
 use ordersaga_saga::order::{Input, OrderState, Transition, advance as decide};
 use prometheus::HistogramVec;
 use sqlx::migrate::Migrator;
-use sqlx::{FromRow, PgConnection, PgPool};
+use sqlx::{FromRow, PgConnection};
 use std::sync::LazyLock;
 
 /// The migrations of this service's database.
@@ -89,6 +89,33 @@ pub(crate) async fn insert_orders(
     inserted.into_iter().map(|id| Ok(id.try_into()?)).collect()
 }
 
+/// Whether the orders that were there already are those of an earlier try of this same batch, and
+/// not others under the same ids.
+pub(crate) async fn are_ours(
+    connection: &mut PgConnection,
+    new: &[NewOrder],
+    inserted: &HashSet<OrderId>,
+    time: DateTime<Utc>,
+) -> anyhow::Result<bool> {
+    let there = new.iter().map(|n| n.order).filter(|order| !inserted.contains(&order.order_id));
+    let there: Vec<_> = there.collect();
+    if there.is_empty() {
+        return Ok(true);
+    }
+    let ours: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM orders o \
+         JOIN unnest($1::bigint[], $2::bigint[]) u (order_id, client_id) USING (order_id, client_id) \
+         WHERE o.created_at = $3",
+    )
+    .bind(there.iter().map(|order| order.order_id.get()).collect::<Vec<_>>())
+    .bind(there.iter().map(|order| order.client_id.get()).collect::<Vec<_>>())
+    .bind(time)
+    .fetch_one(connection)
+    .await
+    .context("looking at orders already there")?;
+    Ok(usize::try_from(ours)? == there.len())
+}
+
 /// Claims keys that nobody holds or whose time is over, and returns who holds each key now.
 pub(crate) async fn claim_keys(
     connection: &mut PgConnection,
@@ -133,19 +160,26 @@ pub(crate) async fn claim_keys(
         .collect()
 }
 
-/// Forgets keys whose time is over; returns how many.
-pub(crate) async fn forget_keys(pool: &PgPool, now: DateTime<Utc>) -> sqlx::Result<u64> {
+/// Forgets up to `limit` keys whose time is over; returns how many.
+pub(crate) async fn forget_keys(
+    connection: &mut PgConnection,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> anyhow::Result<u64> {
     let forgotten = sqlx::query(
         "DELETE FROM idempotency_key WHERE key = ANY(ARRAY( \
-             SELECT key FROM idempotency_key WHERE expires_at <= $1 LIMIT 5000))",
+             SELECT key FROM idempotency_key WHERE expires_at <= $1 LIMIT $2))",
     )
     .bind(now)
-    .execute(pool)
-    .await?;
+    .bind(limit)
+    .execute(connection)
+    .await
+    .context("forgetting idempotency keys")?;
     Ok(forgotten.rows_affected())
 }
 
-/// Orders still waiting for the store that were placed before `placed_before`, oldest first.
+/// Orders still waiting for the store that were placed before `placed_before`, oldest first; those
+/// that another transaction is just changing are left to it.
 pub(crate) async fn overdue(
     connection: &mut PgConnection,
     placed_before: DateTime<Utc>,
@@ -153,7 +187,7 @@ pub(crate) async fn overdue(
 ) -> anyhow::Result<Vec<OrderId>> {
     let ids: Vec<i64> = sqlx::query_scalar(
         "SELECT order_id FROM orders WHERE state = 1 AND created_at < $1 \
-         ORDER BY order_id LIMIT $2",
+         ORDER BY order_id LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED",
     )
     .bind(placed_before)
     .bind(limit)
@@ -200,7 +234,7 @@ impl Advanced {
 }
 
 /// Applies inputs to orders by the saga's rules, writes the changes and adds their events to
-/// `batch`. Fails, to be tried again, if another transaction changed one of them meanwhile.
+/// `batch`. The orders are locked, in the order of their ids, until the transaction ends.
 pub(crate) async fn advance(
     connection: &mut PgConnection,
     inputs: &[(OrderId, Input)],
@@ -212,7 +246,7 @@ pub(crate) async fn advance(
     }
     let rows: Vec<OrderRow> = sqlx::query_as(
         "SELECT order_id, item_id, seller_id, client_id, quantity, state, traceparent, created_at \
-         FROM orders WHERE order_id = ANY($1)",
+         FROM orders WHERE order_id = ANY($1) ORDER BY order_id FOR NO KEY UPDATE",
     )
     .bind(&ids)
     .fetch_all(&mut *connection)
@@ -269,7 +303,7 @@ async fn write(
     .execute(connection)
     .await
     .context("writing orders")?;
-    ensure!(written.rows_affected() == changes.len() as u64, "an order changed meanwhile");
+    ensure!(written.rows_affected() == changes.len() as u64, "a locked order changed");
     Ok(())
 }
 

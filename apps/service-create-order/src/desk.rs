@@ -4,14 +4,16 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use ordersaga_contract::{ClientId, EventKind, ItemId, Order, OrderId, Quantity, SellerId};
 use ordersaga_runtime::backoff::Backoff;
 use ordersaga_runtime::group_commit::Batches;
 use ordersaga_runtime::outbox::{Batch, Outbox};
+use ordersaga_runtime::postgres::Lease;
 use ordersaga_runtime::{clock, crash};
 use ordersaga_saga::order::Input;
 use sha2::{Digest, Sha256};
-use sqlx::PgPool;
+use sqlx::{Connection, PgPool};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +22,7 @@ use crate::db::{self, Advanced, ClaimedKey, NewOrder};
 /// Commands in one transaction, at the most.
 pub(crate) const BATCH: usize = 1_000;
 /// Commands that may wait; one more is refused at once.
-pub(crate) const WAITING: usize = 8_192;
+pub(crate) const QUEUE: usize = 8_192;
 /// How long a batch is tried before its requests are told that the database does not answer.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -53,8 +55,6 @@ pub(crate) enum Answer {
     Cancelled,
     /// No such order.
     Unknown,
-    /// A request with the same key is being handled.
-    KeyInFlight,
     /// The key was used for another request.
     KeyReused,
     /// The database did not answer: the command may or may not have had its effect.
@@ -103,14 +103,16 @@ impl Desk {
 
     /// Commits a batch and answers each command in its place.
     ///
-    /// A transaction whose end is unknown is repeated *under the same order ids*: what the first
-    /// try did commit is then found and not done again.
+    /// A transaction whose end is unknown is repeated *under the same order ids and time*: what an
+    /// earlier try did commit is then recognised and not done again.
     async fn commit(&self, commands: Vec<Command>) -> Vec<Answer> {
+        let time = clock::now();
         let give_up = Instant::now() + PATIENCE;
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
         let mut ids = Vec::new();
         loop {
-            let attempt = tokio::time::timeout_at(give_up, self.transact(&commands, &mut ids));
+            let attempt =
+                tokio::time::timeout_at(give_up, self.transact(&commands, &mut ids, time));
             match attempt.await {
                 Ok(Ok(answers)) => {
                     self.outbox.committed();
@@ -131,16 +133,23 @@ impl Desk {
         &self,
         commands: &[Command],
         ids: &mut Vec<OrderId>,
+        time: DateTime<Utc>,
     ) -> anyhow::Result<Vec<Answer>> {
-        let mut batch = Batch::new(clock::now());
-        let mut transaction = self.pool.begin().await?;
+        let mut batch = Batch::new(time);
+        let mut lease = Lease::take(&self.pool).await?;
+        let mut transaction = lease.begin().await?;
         let placements = commands.iter().filter(|c| matches!(c, Command::Place(_))).count();
         if ids.len() < placements {
             *ids = db::next_order_ids(&mut transaction, placements).await?;
         }
         let mut answers = vec![Answer::Unknown; commands.len()];
-        let new = self.decide(&mut transaction, commands, ids, &mut answers, &batch).await?;
-        let inserted = db::insert_orders(&mut transaction, &new, batch.time()).await?;
+        let new = self.decide(&mut transaction, commands, ids, &mut answers, time).await?;
+        let inserted = db::insert_orders(&mut transaction, &new, time).await?;
+        if !db::are_ours(&mut transaction, &new, &inserted, time).await? {
+            // A server that crashed may hand out ids again that it had not yet written down.
+            ids.clear();
+            anyhow::bail!("order ids were given out twice");
+        }
         for order in &new {
             if inserted.contains(&order.order.order_id) {
                 batch.push(order.order, EventKind::OrderPlaced, order.traceparent.as_deref());
@@ -150,6 +159,7 @@ impl Desk {
         self.outbox.append(&mut transaction, &batch).await?;
         crash::point("desk.before_commit");
         transaction.commit().await?;
+        lease.keep();
         cancelled.committed();
         Ok(answers)
     }
@@ -161,7 +171,7 @@ impl Desk {
         commands: &[Command],
         ids: &[OrderId],
         answers: &mut [Answer],
-        batch: &Batch,
+        time: DateTime<Utc>,
     ) -> anyhow::Result<Vec<NewOrder>> {
         let placed = commands.iter().zip(answers).filter_map(|(command, answer)| match command {
             Command::Place(placement) => Some((placement, answer)),
@@ -182,11 +192,11 @@ impl Desk {
                 })
             })
             .collect();
-        let holders = db::claim_keys(transaction, &claims, batch.time(), self.key_ttl).await?;
+        let holders = db::claim_keys(transaction, &claims, time, self.key_ttl).await?;
 
         let mut new = Vec::with_capacity(candidates.len());
         for (placement, answer, id) in &mut candidates {
-            **answer = verdict(placement, *id, &claims, &holders);
+            **answer = verdict(placement, *id, &holders);
             if **answer == Answer::Placed(*id) {
                 let traceparent = placement.traceparent.clone();
                 new.push(NewOrder { order: placement.order(*id), traceparent });
@@ -219,23 +229,12 @@ impl Desk {
     }
 }
 
-/// What a placement gets, given who holds its key.
-fn verdict(
-    placement: &Placement,
-    id: OrderId,
-    claims: &[ClaimedKey],
-    holders: &HashMap<String, ClaimedKey>,
-) -> Answer {
-    let Some(key) = &placement.key else { return Answer::Placed(id) };
-    match holders.get(&key.0) {
+/// What a placement gets, given who holds its key. A repetition gets the holder's order, be it of
+/// long ago or of this very batch: what commits together is answered together.
+fn verdict(placement: &Placement, id: OrderId, holders: &HashMap<String, ClaimedKey>) -> Answer {
+    match placement.key.as_ref().and_then(|key| holders.get(&key.0)) {
         Some(holder) if holder.fingerprint != placement.fingerprint() => Answer::KeyReused,
-        // Another request of this very batch holds it: its answer is not known yet.
-        Some(holder)
-            if holder.order_id != id && claims.iter().any(|c| c.order_id == holder.order_id) =>
-        {
-            Answer::KeyInFlight
-        }
         Some(holder) => Answer::Placed(holder.order_id),
-        None => Answer::KeyInFlight,
+        None => Answer::Placed(id),
     }
 }

@@ -43,7 +43,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let pool = postgres::pool(url, NAME, config.postgres.connections)?;
     let outbox = Outbox::default();
 
-    let (group, batches) = group_commit(desk::WAITING, desk::BATCH);
+    let (group, batches) = group_commit(desk::QUEUE, desk::BATCH);
     let api = api::Api::new(&config, group, outbox.clone());
     let listener = http::bind(config.http.listen).await?;
     let service = HttpService::new(api::ABOUT, api, health.clone(), &config.http);

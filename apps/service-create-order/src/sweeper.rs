@@ -6,15 +6,19 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use ordersaga_runtime::clock;
 use ordersaga_runtime::outbox::{Batch, Outbox};
+use ordersaga_runtime::postgres::{Lease, within};
 use ordersaga_saga::order::Input;
-use sqlx::PgPool;
+use sqlx::{Connection, PgPool};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::db;
 
-/// Orders reset by one transaction.
-const BATCH: i64 = 1_000;
+/// Orders reset, and keys forgotten, by one transaction.
+const ORDERS: i64 = 1_000;
+const KEYS: i64 = 5_000;
+/// How long a transaction may take.
+const LIMIT: Duration = Duration::from_secs(8);
 
 pub(crate) struct Sweeper {
     pool: PgPool,
@@ -37,38 +41,48 @@ impl Sweeper {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = stop.cancelled() => return,
-            }
-            if let Err(error) = self.sweep().await {
-                tracing::warn!(error = format!("{error:#}"), "a sweep failed");
-            }
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            while self.step("resetting overdue orders", self.reset_overdue()).await
+                && !stop.is_cancelled()
+            {}
+            while self.step("forgetting keys", self.forget_keys()).await && !stop.is_cancelled() {}
         }
     }
 
-    async fn sweep(&self) -> anyhow::Result<()> {
-        while self.reset_overdue().await? == BATCH {}
-        db::forget_keys(&self.pool, clock::now()).await?;
-        Ok(())
+    /// Does one bounded step; true if there may be more to do.
+    async fn step(&self, what: &str, step: impl Future<Output = anyhow::Result<bool>>) -> bool {
+        within(LIMIT, step).await.unwrap_or_else(|error| {
+            tracing::warn!(error = format!("{error:#}"), "{what} failed");
+            false
+        })
     }
 
-    async fn reset_overdue(&self) -> anyhow::Result<i64> {
+    async fn forget_keys(&self) -> anyhow::Result<bool> {
+        let mut lease = Lease::take(&self.pool).await?;
+        let forgotten = db::forget_keys(&mut lease, clock::now(), KEYS).await?;
+        lease.keep();
+        Ok(forgotten == KEYS.unsigned_abs())
+    }
+
+    async fn reset_overdue(&self) -> anyhow::Result<bool> {
         let mut batch = Batch::new(clock::now());
         let placed_before = batch.time() - TimeDelta::from_std(self.deadline)?;
-        let mut transaction = self.pool.begin().await?;
-        let overdue = db::overdue(&mut transaction, placed_before, BATCH).await?;
-        if overdue.is_empty() {
-            return Ok(0);
-        }
+        let mut lease = Lease::take(&self.pool).await?;
+        let mut transaction = lease.begin().await?;
+        let overdue = db::overdue(&mut transaction, placed_before, ORDERS).await?;
         let inputs: Vec<_> = overdue.iter().map(|id| (*id, Input::DeadlinePassed)).collect();
         let advanced = db::advance(&mut transaction, &inputs, &mut batch).await?;
         self.outbox.append(&mut transaction, &batch).await?;
         transaction.commit().await?;
-        advanced.committed();
-        self.outbox.committed();
-        tracing::info!(orders = overdue.len(), "orders reset: the store did not answer in time");
-        Ok(i64::try_from(overdue.len())?)
+        lease.keep();
+        if !overdue.is_empty() {
+            advanced.committed();
+            self.outbox.committed();
+            tracing::info!(
+                orders = overdue.len(),
+                "orders reset: the store did not answer in time"
+            );
+        }
+        Ok(i64::try_from(overdue.len())? == ORDERS)
     }
 }

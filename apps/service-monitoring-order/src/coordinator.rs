@@ -22,6 +22,9 @@ use crate::shards::Shards;
 /// Serialises instances that start together.
 const LOCK: i64 = 0x7368_6172_6473;
 
+/// How long the coordinator may take to say where the partitions lie.
+const LOCATE_LIMIT: Duration = Duration::from_secs(3);
+
 /// How the coordinator talks to a node. Without a batch size every row is a round trip of its own;
 /// without the time-outs a silent node hangs a session for ever.
 const SERVER_OPTIONS: [(&str, &str); 8] = [
@@ -66,7 +69,7 @@ impl Coordinator {
         }
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            match self.shards.locate(&self.pool).await {
+            match postgres::within(LOCATE_LIMIT, self.shards.locate(&self.pool)).await {
                 Ok(()) => database.up(),
                 Err(error) => {
                     tracing::debug!(error = format!("{error:#}"), "the coordinator");

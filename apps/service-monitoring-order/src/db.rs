@@ -3,10 +3,11 @@
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{Event, Fact, Order, OrderId, Reason};
+use ordersaga_runtime::postgres::Lease;
 use ordersaga_saga::status::Heard;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnection, PgPool};
-use sqlx::{AssertSqlSafe, FromRow, PgExecutor};
+use sqlx::{AssertSqlSafe, FromRow};
 
 /// The migrations of the coordinator.
 pub(crate) static MIGRATIONS: &Migrator = {
@@ -34,7 +35,7 @@ pub(crate) fn partition_table(remainder: u32) -> String {
 }
 
 /// Where each partition lies, by the coordinator's catalog.
-pub(crate) async fn partitions(executor: impl PgExecutor<'_>) -> anyhow::Result<Vec<Partition>> {
+pub(crate) async fn partitions(connection: &mut PgConnection) -> anyhow::Result<Vec<Partition>> {
     sqlx::query_as(
         "SELECT substring(pg_get_expr(c.relpartbound, c.oid) FROM 'remainder (\\d+)')::int AS remainder, \
                 s.srvname::text AS server, \
@@ -47,7 +48,7 @@ pub(crate) async fn partitions(executor: impl PgExecutor<'_>) -> anyhow::Result<
          WHERE i.inhparent = 'order_event'::regclass \
          ORDER BY 1",
     )
-    .fetch_all(executor)
+    .fetch_all(connection)
     .await
     .context("reading where the partitions lie")
 }
@@ -108,14 +109,16 @@ pub(crate) async fn history(
     table: &str,
     order_id: OrderId,
 ) -> anyhow::Result<Option<History>> {
+    let mut lease = Lease::take(pool).await?;
     let rows: Vec<FactRow> = sqlx::query_as(AssertSqlSafe(format!(
         "SELECT fact, item_id, seller_id, client_id, quantity, reason, at FROM {table} \
          WHERE order_id = $1 ORDER BY fact"
     )))
     .bind(order_id.get())
-    .fetch_all(pool)
+    .fetch_all(&mut *lease)
     .await
     .context("reading facts")?;
+    lease.keep();
     let Some(first) = rows.first() else { return Ok(None) };
     let order = Order {
         order_id,

@@ -1,21 +1,30 @@
 //! The nodes that hold the status partitions: which node owns which partition, and reading an
 //! order straight from its owner, which costs a tenth of reading it through the coordinator.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use ordersaga_contract::{OrderId, PARTITIONS, partition_of};
 use ordersaga_runtime::health::{Dependency, Health};
-use ordersaga_runtime::postgres;
+use ordersaga_runtime::postgres::{self, Lease, NoAnswer, within};
 use parking_lot::RwLock;
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Node;
 use crate::db::{self, History, SHARD_MIGRATIONS};
 
+/// How long reading an order from its node, or through the coordinator, may take.
+const DIRECT_LIMIT: Duration = Duration::from_secs(1);
+const DETOUR_LIMIT: Duration = Duration::from_secs(2);
+
 /// All nodes.
 pub(crate) struct Shards {
     nodes: Vec<Shard>,
     coordinator: PgPool,
+    /// Few reads at a time go through the coordinator: its connections are for writing.
+    detours: Semaphore,
     /// The owner of each partition, as the coordinator's catalog has it.
     owners: RwLock<Vec<Option<Owner>>>,
 }
@@ -45,10 +54,15 @@ impl Shards {
             .map(|node| {
                 let pool = postgres::pool(node.url.expose(), crate::NAME, connections)
                     .with_context(|| format!("SHARDS: {}", node.name))?;
-                Ok(Shard { name: node.name, pool, dependency: health.optional(node.name) })
+                Ok(Shard { name: node.name, pool, dependency: health.awaited(node.name) })
             })
             .collect::<anyhow::Result<_>>()?;
-        Ok(Self { nodes, coordinator, owners: RwLock::new(vec![None; PARTITIONS as usize]) })
+        Ok(Self {
+            nodes,
+            coordinator,
+            detours: Semaphore::new(2),
+            owners: RwLock::new(vec![None; PARTITIONS as usize]),
+        })
     }
 
     /// How many nodes there are.
@@ -67,7 +81,9 @@ impl Shards {
 
     /// Learns from the coordinator's catalog where the partitions lie.
     pub(crate) async fn locate(&self, coordinator: &PgPool) -> anyhow::Result<()> {
-        let partitions = db::partitions(coordinator).await?;
+        let mut lease = Lease::take(coordinator).await?;
+        let partitions = db::partitions(&mut lease).await?;
+        lease.keep();
         let mut owners = vec![None; PARTITIONS as usize];
         for partition in partitions {
             let node = self.nodes.iter().position(|node| node.name == partition.server);
@@ -103,14 +119,21 @@ impl Shards {
     }
 
     /// What was heard of an order: from its owner, or through the coordinator where the owner
-    /// cannot be asked directly.
+    /// cannot be asked directly. An owner that is down is not waited for.
     pub(crate) async fn history(&self, order: OrderId) -> anyhow::Result<Option<History>> {
-        if let Some(owner) = self.owner(partition_of(order)) {
-            match db::history(&self.nodes[owner.node].pool, &owner.table, order).await {
-                Ok(history) => return Ok(history),
-                Err(error) => tracing::debug!(error = format!("{error:#}"), "a direct read"),
+        let owner = self.owner(partition_of(order)).context("the partitions are not known yet")?;
+        let shard = &self.nodes[owner.node];
+        anyhow::ensure!(shard.dependency.is_up(), "{} is down", shard.name);
+        let direct = db::history(&shard.pool, &owner.table, order);
+        match within(DIRECT_LIMIT, direct).await {
+            Ok(history) => Ok(history),
+            // It hangs: through the coordinator it would too, and hold up the coordinator.
+            Err(error) if error.is::<NoAnswer>() => Err(error),
+            Err(error) => {
+                tracing::debug!(error = format!("{error:#}"), "a direct read");
+                let _turn = self.detours.acquire().await?;
+                within(DETOUR_LIMIT, db::history(&self.coordinator, "order_event", order)).await
             }
         }
-        db::history(&self.coordinator, "order_event", order).await
     }
 }

@@ -3,18 +3,20 @@
 //! stale item behind.
 //!
 //! The relay tells the cache of every change *before* the change's events go out, and again after
-//! a crash in between. When Redis cannot be told, that is marked in the database; as soon as Redis
-//! answers, everything cached before is set aside by a new epoch, and until then nothing is read
-//! from it. Redis away: answers come from Postgres, nothing fails.
+//! a crash in between. When Redis cannot be told, the doubt is noted in the database; as soon as
+//! Redis answers, everything cached before is set aside by a new epoch, and until then nothing is
+//! read from it. Other instances learn of the doubt within a second: that, while Redis is in
+//! trouble, bounds how old an answer can be. Redis away: answers come from Postgres, nothing fails.
 
 use std::pin::Pin;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use ordersaga_contract::ItemId;
 use ordersaga_runtime::health::Dependency;
+use ordersaga_runtime::postgres::within;
 use ordersaga_runtime::relay::Invalidate;
 use parking_lot::Mutex;
 use prometheus::IntCounterVec;
@@ -31,6 +33,8 @@ use crate::items::ItemView;
 const ABSENCE_TTL: Duration = Duration::from_secs(5);
 /// How long a mark of a newer version keeps an older one out: longer than any load can take.
 const MARK_TTL: Duration = Duration::from_mins(1);
+/// How long such a look may take.
+const CHECK_LIMIT: Duration = Duration::from_secs(5);
 /// How soon trouble with Redis is noticed and made up for.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -89,8 +93,9 @@ pub(crate) enum Lookup {
     Found(Box<ItemView>),
     /// There is no such item.
     KnownAbsent,
-    /// Nothing; what is loaded may be put under this epoch.
-    Miss { epoch: String },
+    /// Nothing but, perhaps, that there is a version as high as this. What is loaded may be put
+    /// under the epoch.
+    Miss { epoch: String, version: i64 },
     /// The cache is not to be used now.
     Bypass,
 }
@@ -102,6 +107,8 @@ pub(crate) struct Cache {
     dependency: Dependency,
     /// Redis may hold items older than the database.
     suspect: AtomicBool,
+    /// Doubts noted by this process.
+    doubts: AtomicU64,
     /// The server process last seen: another one may have come back with old data.
     run_id: Mutex<Option<String>>,
 }
@@ -127,6 +134,7 @@ impl Cache {
             dependency,
             // Until the first check has looked: a past failure may be marked in the database.
             suspect: AtomicBool::new(true),
+            doubts: AtomicU64::new(0),
             run_id: Mutex::default(),
         })
     }
@@ -151,9 +159,9 @@ impl Cache {
         let mut redis = self.redis.clone();
         let answer = GET.arg(item.get()).invoke_async(&mut redis).await;
         let (epoch, entry): (String, Option<String>) = self.noticing(answer)?;
-        let json = entry.as_deref().and_then(|entry| entry.split_once('|')).map_or("", |e| e.1);
+        let (version, json) = entry.as_deref().and_then(|e| e.split_once('|')).unwrap_or_default();
         Ok(match json {
-            "" => Lookup::Miss { epoch },
+            "" => Lookup::Miss { epoch, version: version.parse().unwrap_or(0) },
             "null" => Lookup::KnownAbsent,
             json => Lookup::Found(serde_json::from_str(json)?),
         })
@@ -202,7 +210,7 @@ impl Cache {
     pub(crate) async fn keep(&self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut ticks = tokio::time::interval(CHECK_INTERVAL);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            if let Err(error) = self.check().await {
+            if let Err(error) = within(CHECK_LIMIT, self.check()).await {
                 tracing::debug!(error = format!("{error:#}"), "the cache is not used");
             }
         }
@@ -210,27 +218,34 @@ impl Cache {
     }
 
     async fn check(&self) -> anyhow::Result<()> {
+        let doubts_before = self.doubts.load(Ordering::Acquire);
         let mut redis = self.redis.clone();
         let info: RedisResult<redis::InfoDict> =
             redis::cmd("INFO").arg("server").query_async(&mut redis).await;
         let run_id: String = self.noticing(info)?.get("run_id").unwrap_or_default();
         let is_another = self.run_id.lock().as_ref().is_some_and(|known| *known != run_id);
         if is_another {
-            db::mark_cache(&self.pool).await?;
+            self.doubt().await?;
         }
         *self.run_id.lock() = Some(run_id);
-        let marks = db::cache_marks(&self.pool).await?;
-        if let Some(marks) = marks {
+        if let Some(doubts) = db::cache_doubts(&self.pool).await? {
             self.suspect.store(true, Ordering::Release);
             let renewed = redis::cmd("INCR").arg("item:epoch").query_async::<i64>(&mut redis).await;
             self.noticing(renewed)?;
-            db::renew_cache(&self.pool, marks).await?;
+            db::settle_doubts(&self.pool, doubts).await?;
             tracing::info!("redis answers again: everything cached before is set aside");
-        } else {
+        } else if self.doubts.load(Ordering::Acquire) == doubts_before {
             self.suspect.store(false, Ordering::Release);
         }
         self.dependency.up();
         Ok(())
+    }
+
+    /// From now on nobody here reads the cache, until a check has renewed it.
+    async fn doubt(&self) -> anyhow::Result<()> {
+        self.doubts.fetch_add(1, Ordering::AcqRel);
+        self.suspect.store(true, Ordering::Release);
+        within(CHECK_LIMIT, db::doubt_cache(&self.pool)).await.context("noting a doubt")
     }
 }
 
@@ -240,14 +255,11 @@ impl Invalidate for Cache {
         changed: Vec<(i64, i64)>,
     ) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + '_>> {
         Box::pin(async move {
-            if self.suspect.load(Ordering::Acquire) && !self.dependency.is_up() {
-                // Already marked, or not yet looked at: either way nobody reads the cache, and
-                // the mark stands in the database below.
-            } else if self.mark(&changed).await.is_ok() {
+            // A Redis that is known to be away is not waited for with every batch.
+            if self.dependency.is_up() && self.mark(&changed).await.is_ok() {
                 return Ok(());
             }
-            self.suspect.store(true, Ordering::Release);
-            db::mark_cache(&self.pool).await.context("marking the cache as suspect")
+            self.doubt().await
         })
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{ItemId, Order, Quantity, Reason, SellerId};
+use ordersaga_runtime::postgres::Lease;
 use ordersaga_saga::stock::{Ledger, Reservation, Stock};
 use sqlx::migrate::Migrator;
 use sqlx::types::Json;
@@ -136,6 +137,7 @@ pub(crate) async fn insert_item(
     name: &str,
     quantity: Quantity,
 ) -> anyhow::Result<ItemId> {
+    let mut lease = Lease::take(pool).await?;
     let id: i64 = sqlx::query_scalar(
         "INSERT INTO item (seller_id, price, name, quantity) VALUES ($1, $2, $3, $4) \
          RETURNING item_id",
@@ -144,9 +146,10 @@ pub(crate) async fn insert_item(
     .bind(price)
     .bind(name)
     .bind(quantity.get())
-    .fetch_one(pool)
+    .fetch_one(&mut *lease)
     .await
     .context("adding an item")?;
+    lease.keep();
     Ok(id.try_into()?)
 }
 
@@ -168,6 +171,7 @@ pub(crate) async fn find_item(
     pool: &PgPool,
     item: ItemId,
 ) -> anyhow::Result<Option<(ItemView, i64)>> {
+    let mut lease = Lease::take(pool).await?;
     let row: Option<ItemRow> = sqlx::query_as(
         "SELECT seller_id, price, name, quantity, reserved, version, updated_at, \
                 coalesce((SELECT jsonb_agg(jsonb_build_object('order_id', order_id, 'time', time, \
@@ -179,9 +183,10 @@ pub(crate) async fn find_item(
          FROM item WHERE item_id = $1",
     )
     .bind(item.get())
-    .fetch_optional(pool)
+    .fetch_optional(&mut *lease)
     .await
     .context("finding an item")?;
+    lease.keep();
     Ok(row.map(|row| {
         let view = ItemView {
             item_id: item.get(),
@@ -199,25 +204,33 @@ pub(crate) async fn find_item(
     }))
 }
 
-/// Notes that the cache may hold items older than the database.
-pub(crate) async fn mark_cache(pool: &PgPool) -> sqlx::Result<()> {
-    sqlx::query("UPDATE cache_state SET marks = marks + 1").execute(pool).await.map(|_| ())
+/// Notes a doubt: the cache may hold items older than the database.
+pub(crate) async fn doubt_cache(pool: &PgPool) -> anyhow::Result<()> {
+    let mut lease = Lease::take(pool).await?;
+    sqlx::query("UPDATE cache_state SET doubts = doubts + 1").execute(&mut *lease).await?;
+    lease.keep();
+    Ok(())
 }
 
-/// The marks not yet made up for, if there are any: their number is what [`renew_cache`] takes.
-pub(crate) async fn cache_marks(pool: &PgPool) -> sqlx::Result<Option<i64>> {
-    sqlx::query_scalar("SELECT marks FROM cache_state WHERE marks > renewed")
-        .fetch_optional(pool)
-        .await
+/// The number of the newest doubt, if it is not settled: what [`settle_doubts`] takes.
+pub(crate) async fn cache_doubts(pool: &PgPool) -> anyhow::Result<Option<i64>> {
+    let mut lease = Lease::take(pool).await?;
+    let doubts = sqlx::query_scalar("SELECT doubts FROM cache_state WHERE doubts > settled")
+        .fetch_optional(&mut *lease)
+        .await?;
+    lease.keep();
+    Ok(doubts)
 }
 
-/// Notes that everything cached before the mark numbered `marks` has been set aside.
-pub(crate) async fn renew_cache(pool: &PgPool, marks: i64) -> sqlx::Result<()> {
-    sqlx::query("UPDATE cache_state SET renewed = greatest(renewed, $1)")
-        .bind(marks)
-        .execute(pool)
-        .await
-        .map(|_| ())
+/// Notes that everything cached before the doubt of this number has been set aside.
+pub(crate) async fn settle_doubts(pool: &PgPool, doubts: i64) -> anyhow::Result<()> {
+    let mut lease = Lease::take(pool).await?;
+    sqlx::query("UPDATE cache_state SET settled = greatest(settled, $1)")
+        .bind(doubts)
+        .execute(&mut *lease)
+        .await?;
+    lease.keep();
+    Ok(())
 }
 
 impl ReservationRow {

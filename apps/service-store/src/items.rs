@@ -2,12 +2,15 @@
 //! load at a time per item.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use ordersaga_contract::{ItemId, Quantity, SellerId};
+use ordersaga_runtime::postgres::within;
 use parking_lot::Mutex;
 use poem_openapi::{Enum, Object};
 use serde::{Deserialize, Serialize};
@@ -63,7 +66,12 @@ pub(crate) enum ReservationState {
     Released,
 }
 
-type Load = Shared<BoxFuture<'static, Result<Option<ItemView>, Arc<anyhow::Error>>>>;
+/// An item with its version, if there is one.
+type Loaded = Option<(ItemView, i64)>;
+type Load = Shared<BoxFuture<'static, Result<Loaded, Arc<anyhow::Error>>>>;
+
+/// How long loading an item may take.
+const LOAD_LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) struct Items {
     pool: PgPool,
@@ -78,13 +86,19 @@ impl Items {
 
     /// The item, if there is one.
     pub(crate) async fn find(&self, item: ItemId) -> anyhow::Result<Option<ItemView>> {
-        let epoch = match self.cache.get(item).await {
+        let (epoch, version) = match self.cache.get(item).await {
             Lookup::Found(view) => return Ok(Some(*view)),
             Lookup::KnownAbsent => return Ok(None),
-            Lookup::Miss { epoch } => Some(epoch),
-            Lookup::Bypass => None,
+            Lookup::Miss { epoch, version } => (Some(epoch), version),
+            Lookup::Bypass => (None, 0),
         };
-        self.load(item, epoch).await.map_err(|error| anyhow::anyhow!("{error:#}"))
+        let joined = self.load(item, epoch).await.map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        let loaded = match joined {
+            // Somebody began to load it before it changed; the cache knows of the change.
+            Some((_, old)) if old < version => read(&self.pool, item).await?,
+            loaded => loaded,
+        };
+        Ok(loaded.map(|(view, _)| view))
     }
 
     /// Adds an item and returns its id.
@@ -107,12 +121,13 @@ impl Items {
             let (pool, cache) = (self.pool.clone(), self.cache.clone());
             let loading = self.loading.clone();
             let load = async move {
-                let found = db::find_item(&pool, item).await;
+                let found = AssertUnwindSafe(read(&pool, item)).catch_unwind().await;
+                loading.lock().remove(&item);
+                let found = found.unwrap_or_else(|_| Err(anyhow::anyhow!("loading panicked")));
                 if let (Ok(found), Some(epoch)) = (&found, epoch) {
                     cache.put(item, found.as_ref(), &epoch).await;
                 }
-                loading.lock().remove(&item);
-                found.map(|found| found.map(|(view, _)| view)).map_err(Arc::new)
+                found.map_err(Arc::new)
             };
             // A task of its own: it must end even if everybody who waits for it goes away.
             let task = tokio::spawn(load);
@@ -122,4 +137,16 @@ impl Items {
         };
         loading.entry(item).or_insert_with(start).clone()
     }
+}
+
+/// Reads from the database; a second time if the first connection proves to be from before a
+/// restart of the server.
+async fn read(pool: &PgPool, item: ItemId) -> anyhow::Result<Loaded> {
+    within(LOAD_LIMIT, async {
+        match db::find_item(pool, item).await {
+            Ok(found) => Ok(found),
+            Err(_) => db::find_item(pool, item).await,
+        }
+    })
+    .await
 }

@@ -11,5 +11,5 @@ pub mod topic;
 pub use event::{Cancellation, DecodeError, Event, EventKind, Initiator, Order, Reason};
 pub use fact::Fact;
 pub use id::{ClientId, ItemId, OrderId, OutOfRange, Quantity, SellerId};
-pub use partition::{PARTITIONS, partition_of};
+pub use partition::{PARTITIONS, partition_of, remainder_of};
 pub use topic::Topic;

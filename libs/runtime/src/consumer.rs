@@ -123,6 +123,8 @@ struct Shared<H> {
     fetched: Mutex<HashMap<Place, i64>>,
     /// The group has not been told of everything applied.
     group_is_behind: AtomicBool,
+    /// The group has given this consumer its partitions.
+    assigned: AtomicBool,
     /// Counts assignments: what was queued under an earlier one is void.
     epoch: AtomicU64,
     /// The database has moved an offset without us: start again from its offsets.
@@ -132,8 +134,11 @@ struct Shared<H> {
 }
 
 impl Consumer {
-    /// Consumes until `stop` is cancelled; a transaction in flight is finished.
+    /// Consumes until `stop` is cancelled; a transaction in flight is finished. Ends by an error if
+    /// it cannot go on.
     pub async fn run<H: Handler>(self, handler: H, stop: CancellationToken) -> anyhow::Result<()> {
+        // A token of its own: when one part ends, the others must.
+        let stop = stop.child_token();
         let shared = Arc::new(Shared {
             lanes: (0..handler.lanes()).map(|_| Lane::default()).collect(),
             handler,
@@ -141,6 +146,7 @@ impl Consumer {
             applied: Mutex::default(),
             fetched: Mutex::default(),
             group_is_behind: AtomicBool::new(false),
+            assigned: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
             out_of_step: AtomicBool::new(false),
             runtime: tokio::runtime::Handle::current(),
@@ -151,22 +157,26 @@ impl Consumer {
             let shared = shared.clone();
             lanes.spawn(async move { shared.run_lane(number).await });
         }
-        let (ended, end) = tokio::sync::oneshot::channel();
+        let (ended, mut end) = tokio::sync::oneshot::channel();
         std::thread::Builder::new().name("consumer".to_owned()).spawn({
             let shared = shared.clone();
             move || {
                 let _ = ended.send(poll::run(&shared));
             }
         })?;
-        // The thread outlives this task if destroying the client hangs on a broker that is gone.
-        let polled = end.await.context("the polling thread died")?;
-        for lane in &shared.lanes {
-            lane.arrived.notify_one();
-        }
+        let polled = tokio::select! {
+            polled = &mut end => polled,
+            lane = lanes.join_next() => {
+                stop.cancel();
+                lane.transpose().context("a lane died")?;
+                (&mut end).await
+            }
+        };
+        stop.cancel();
         while let Some(lane) = lanes.join_next().await {
-            lane?;
+            lane.context("a lane died")?;
         }
-        polled
+        polled.context("the polling thread died")?
     }
 }
 

@@ -74,6 +74,8 @@ impl<Q, A> Batches<Q, A> {
                     continue;
                 }
             }
+            // Whoever gave up may have asked again: what nobody waits for is not begun.
+            batch.retain(|(_, waiting)| !waiting.is_closed());
             let (requests, waiting): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
             let answers = commit(requests).await;
             debug_assert_eq!(answers.len(), waiting.len());

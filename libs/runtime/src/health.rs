@@ -29,7 +29,9 @@ pub struct Dependency(Arc<State>);
 
 struct State {
     name: &'static str,
-    required: bool,
+    required: AtomicBool,
+    /// Required only until it has been up once.
+    awaited: bool,
     up: AtomicBool,
     since: Mutex<Since>,
 }
@@ -67,19 +69,26 @@ pub struct DependencyReport {
 impl Health {
     /// Declares a dependency without which the service is not ready. It starts as down.
     pub fn required(&self, name: &'static str) -> Dependency {
-        self.declare(name, true)
+        self.declare(name, true, false)
+    }
+
+    /// Declares a dependency without which the service does not become ready, but which it can do
+    /// without from then on. It starts as down.
+    pub fn awaited(&self, name: &'static str) -> Dependency {
+        self.declare(name, true, true)
     }
 
     /// Declares a dependency the service can do without. It starts as down.
     pub fn optional(&self, name: &'static str) -> Dependency {
-        self.declare(name, false)
+        self.declare(name, false, false)
     }
 
-    fn declare(&self, name: &'static str, required: bool) -> Dependency {
+    fn declare(&self, name: &'static str, required: bool, awaited: bool) -> Dependency {
         let since = Since { time: clock::now(), detail: Some("starting".to_owned()) };
         let dependency = Dependency(Arc::new(State {
             name,
-            required,
+            required: AtomicBool::new(required),
+            awaited,
             up: AtomicBool::new(false),
             since: Mutex::new(since),
         }));
@@ -102,6 +111,9 @@ impl Dependency {
         }
         let mut since = self.0.since.lock();
         if !self.0.up.swap(true, Ordering::Release) {
+            if self.0.awaited {
+                self.0.required.store(false, Ordering::Release);
+            }
             *since = Since { time: clock::now(), detail: None };
             tracing::info!(dependency = self.0.name, "dependency is up");
         }
@@ -140,7 +152,7 @@ impl Dependency {
         DependencyReport {
             name: self.0.name,
             ready: self.is_up(),
-            required: self.0.required,
+            required: self.0.required.load(Ordering::Acquire),
             detail: since.detail.clone(),
             since: since.time.to_rfc3339_opts(SecondsFormat::Millis, true),
         }
@@ -166,6 +178,16 @@ mod tests {
         let report = health.report();
         assert!(!report.ready);
         assert_eq!(report.dependencies[0].detail.as_deref(), Some("connection refused"));
+    }
+
+    #[test]
+    fn an_awaited_dependency_is_required_until_it_has_been_up_once() {
+        let health = Health::default();
+        let shard = health.awaited("shard1");
+        assert!(!health.report().ready);
+        shard.up();
+        shard.down("gone");
+        assert!(health.report().ready);
     }
 
     #[test]

@@ -30,11 +30,23 @@ pub(crate) fn broker_is_up(statistics: &Statistics) -> bool {
     statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP")
 }
 
-/// The dependency as seen by one client: up when `usable`, else with what is missing.
-pub(crate) fn report(broker: &Dependency, statistics: &Statistics, usable: bool) {
+/// The dependency as seen by one client: up, or down with what is missing.
+pub(crate) fn report(broker: &Dependency, statistics: &Statistics, missing: Option<&str>) {
     if !broker_is_up(statistics) {
         broker.down("no connection to the broker");
-    } else if usable {
+    } else if let Some(missing) = missing {
+        broker.down(missing);
+    } else {
         broker.up();
+    }
+}
+
+/// librdkafka's own lines: what it holds for an error is worth a warning here, since it goes on
+/// trying; whether the broker is there shows on `/ready`.
+pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    if level as i32 <= RDKafkaLogLevel::Error as i32 {
+        tracing::warn!(facility, message, "kafka client");
+    } else {
+        tracing::debug!(facility, message, "kafka client");
     }
 }

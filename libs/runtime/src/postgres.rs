@@ -1,11 +1,12 @@
 //! Postgres: pools that fail soon instead of hanging, and migrations at start.
 
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Postgres};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -16,6 +17,8 @@ use crate::health::Dependency;
 /// few milliseconds' work; what takes longer waits for something that is not coming.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a probe may take before the database counts as gone.
+const PROBE_LIMIT: Duration = Duration::from_secs(3);
 /// How soon a database that went or came shows.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -28,9 +31,15 @@ pub fn options(url: &str, application: &str) -> anyhow::Result<PgConnectOptions>
         ("lock_timeout", "3000"),
         // A client that went silent must not hold the outbox's horizon back for long.
         ("idle_in_transaction_session_timeout", "10000"),
+        // A client whose host vanished must not hold its locks for two hours.
         ("tcp_user_timeout", "10000"),
+        ("tcp_keepalives_idle", "10"),
+        ("tcp_keepalives_interval", "5"),
+        ("tcp_keepalives_count", "3"),
         // A plan prepared while a table was empty stays cached and scans it when it is full.
         ("enable_seqscan", "off"),
+        // The penalty that stands for "off" would make every small scan worth compiling.
+        ("jit", "off"),
     ]))
 }
 
@@ -39,10 +48,69 @@ pub fn pool(url: &str, application: &str, connections: u32) -> anyhow::Result<Pg
     Ok(PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(Duration::from_secs(3))
-        // A ping before each use would double the round trips; a broken connection shows itself
-        // by its first statement, and every caller retries.
+        // A ping before each use would add a round trip; a broken connection shows itself by its
+        // first statement.
         .test_before_acquire(false)
         .connect_lazy_with(options(url, application)?))
+}
+
+/// A connection out of a pool that goes back only if it is [kept](Lease::keep). One whose work was
+/// given up in the middle, by a time limit or because nobody waits any more, is closed: it may be
+/// inside a transaction, or still be waiting for an answer that never comes.
+pub struct Lease(PoolConnection<Postgres>, bool);
+
+impl Lease {
+    /// Takes a connection.
+    pub async fn take(pool: &PgPool) -> sqlx::Result<Self> {
+        Ok(Self(pool.acquire().await?, false))
+    }
+
+    /// The work is done: the connection may be used again.
+    pub fn keep(mut self) {
+        self.1 = true;
+    }
+}
+
+impl Deref for Lease {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.0
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.0
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.close_on_drop();
+        }
+    }
+}
+
+/// Gives up after `limit`: a frozen server answers none of Postgres' own time limits.
+pub async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(anyhow!(NoAnswer)))
+}
+
+/// The database did not answer within the time limit.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within the time limit")]
+pub struct NoAnswer;
+
+async fn probe(pool: &PgPool, query: &'static str) -> anyhow::Result<()> {
+    let mut lease = Lease::take(pool).await?;
+    sqlx::query(query).execute(&mut *lease).await?;
+    lease.keep();
+    Ok(())
 }
 
 /// A database's schema, and how one knows that it is there.
@@ -69,9 +137,9 @@ impl Schema {
                 migrate(owner.expose(), self.migrations, &database).await;
             }
             loop {
-                match sqlx::query(self.probe).execute(&pool).await {
-                    Ok(_) => database.up(),
-                    Err(error) => database.down(brief(&error.into())),
+                match within(PROBE_LIMIT, probe(&pool, self.probe)).await {
+                    Ok(()) => database.up(),
+                    Err(error) => database.down(brief(&error)),
                 }
                 tokio::time::sleep(PROBE_INTERVAL).await;
             }
@@ -102,6 +170,9 @@ async fn migrate_once(url: &str, migrations: &Migrator) -> anyhow::Result<()> {
 
 /// What may be shown on `/ready`: the kind of failure, never a statement's text.
 fn brief(error: &anyhow::Error) -> &'static str {
+    if error.is::<NoAnswer>() {
+        return "does not answer";
+    }
     match error.downcast_ref::<sqlx::Error>() {
         Some(sqlx::Error::PoolTimedOut) => "no connection within the time limit",
         Some(sqlx::Error::Io(_)) => "not reachable",

@@ -2,7 +2,7 @@
 //! in order and never awaited one by one; a [`Delivery`] stands for all records of a batch.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -66,19 +66,22 @@ impl Delivery {
 
 struct Watcher {
     broker: Dependency,
+    /// A record was given up: this producer is not to be trusted with the next.
+    failed: AtomicBool,
 }
 
 impl ClientContext for Watcher {
     fn stats(&self, statistics: Statistics) {
-        kafka::report(&self.broker, &statistics, has_producer_id(&statistics));
+        let missing = (!has_producer_id(&statistics)).then_some("no producer id yet");
+        kafka::report(&self.broker, &statistics, missing);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "producer");
     }
 
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(facility, message, "producer");
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        kafka::log(level, facility, message);
     }
 }
 
@@ -87,6 +90,7 @@ impl ProducerContext for Watcher {
 
     fn delivery(&self, result: &DeliveryResult<'_>, delivery: Arc<Delivery>) {
         if let Err((error, _)) = result {
+            self.failed.store(true, Ordering::Release);
             *delivery.failure.lock() = Some(error.clone());
         }
         delivery.settle_one();
@@ -121,9 +125,16 @@ impl Publisher {
             .set("message.timeout.ms", "0")
             .set("queue.buffering.max.messages", "200000")
             .set("queue.buffering.max.kbytes", "65536");
-        let producer = ThreadedProducer::from_config_and_context(&client, Watcher { broker })
+        let watcher = Watcher { broker, failed: AtomicBool::new(false) };
+        let producer = ThreadedProducer::from_config_and_context(&client, watcher)
             .context("producer settings")?;
         Ok(Self { producer: Some(producer) })
+    }
+
+    /// Whether it has taken every record so far; if not, another one is to take its place.
+    pub(crate) fn is_sound(&self) -> bool {
+        !self.producer().context().failed.load(Ordering::Acquire)
+            && self.producer().client().fatal_error().is_none()
     }
 
     fn producer(&self) -> &ThreadedProducer<Watcher> {

@@ -1,8 +1,10 @@
 //! The relay: publishes what the outbox holds and deletes it behind the acknowledgements. A crash
 //! anywhere repeats events and never loses or skips one.
 //!
-//! One process relays per database, held by an advisory lock on the relay's own connection; another
-//! instance waits for the lock and takes over the moment that connection ends.
+//! One process relays per database: the one that holds an advisory lock on the relay's own
+//! connection. Another instance takes over as soon as that connection ends.
+
+mod dead_letter;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -15,7 +17,7 @@ use futures_util::future::OptionFuture;
 use ordersaga_contract::{Fact, OrderId, Topic, cloud_event, partition_of};
 use prometheus::{Gauge, IntCounterVec, IntGauge};
 use rdkafka::message::{Header, OwnedHeaders};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions};
 use sqlx::{Connection, FromRow};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +28,7 @@ use crate::config::KafkaConfig;
 use crate::crash;
 use crate::health::Dependency;
 use crate::outbox::{CHANNEL, Outbox};
+use crate::postgres::{Lease, within};
 use crate::producer::{Delivery, Outgoing, Publisher};
 
 /// Rows fetched at once, and rows that may be on their way to the broker at once. A row is a batch
@@ -37,6 +40,12 @@ const DELETE_DELAY: Duration = Duration::from_millis(50);
 /// How soon the relay looks again after a look that found nothing, at first and at the latest.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const SWEEP: Duration = Duration::from_secs(1);
+/// How soon another instance takes over from one that died.
+const TAKEOVER: Duration = Duration::from_millis(250);
+/// How long a stopping relay waits for the broker.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long a statement may take before the connection counts as dead.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(8);
 /// The advisory lock of the active relay ("outbox" as a number).
 const LOCK: i64 = 0x6f75_7462_6f78;
 
@@ -88,18 +97,20 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Relays until `stop` is cancelled and everything committed by then is published.
+    /// Relays until `stop` is cancelled and everything committed by then is published, if the
+    /// broker takes it in time; the next start finds what is left.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-        let _counting = AbortOnDropHandle::new(tokio::spawn(count_waiting(
-            self.pool.clone(),
-            self.outbox.clone(),
-        )));
-        while let Err(error) = self.lead(&stop).await {
+        let counting = count_waiting(self.pool.clone(), self.outbox.clone());
+        let _counting = AbortOnDropHandle::new(tokio::spawn(counting));
+        let mut publisher = Arc::new(Publisher::new(&self.kafka, self.broker.clone())?);
+        while let Err(error) = self.lead(&publisher, &stop).await {
             tracing::warn!(error = format!("{error:#}"), "the relay starts again");
             if stop.is_cancelled() {
-                // The next start finds what is left.
                 return Ok(());
+            }
+            if !publisher.is_sound() {
+                publisher = Arc::new(Publisher::new(&self.kafka, self.broker.clone())?);
             }
             backoff.wait().await;
         }
@@ -107,37 +118,61 @@ impl Relay {
     }
 
     /// Waits to be the one that relays and then is, until something breaks or all is done.
-    async fn lead(&self, stop: &CancellationToken) -> anyhow::Result<()> {
-        let publisher = Publisher::new(&self.kafka, self.broker.clone())?;
-        // The wait for the lock and an idle relay are no runaway statements.
-        let options = self.database.clone().options([("statement_timeout", "0")]);
-        let mut connection = PgConnection::connect_with(&options).await?;
-        let lock = sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK);
-        tokio::select! {
-            locked = lock.execute(&mut connection) => locked.context("the relay's lock")?,
-            () = stop.cancelled() => return Ok(()),
-        };
-        let _relaying = self.outbox.relaying();
-        let mut listener = PgListener::connect_with(&self.pool).await?;
-        listener.listen(CHANNEL).await?;
-        let outbox = self.outbox.clone();
-        let _listening = AbortOnDropHandle::new(tokio::spawn(async move {
-            while listener.recv().await.is_ok() {
-                outbox.committed();
+    async fn lead(
+        &self,
+        publisher: &Arc<Publisher>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let connect = async { Ok(PgConnection::connect_with(&self.database).await?) };
+        let mut connection = within(STATEMENT_LIMIT, connect).await?;
+        while !lock(&mut connection).await? {
+            // Asking again, rather than waiting in a statement: that would hold back vacuum.
+            if stop.run_until_cancelled(tokio::time::sleep(TAKEOVER)).await.is_none() {
+                return Ok(());
             }
-        }));
+        }
+        let _relaying = self.outbox.relaying();
+        let _listening = AbortOnDropHandle::new(tokio::spawn(self.listener()));
+        let letters = dead_letter::Letters {
+            pool: self.pool.clone(),
+            publisher: publisher.clone(),
+            topic: format!("{}{}", self.kafka.topic_prefix, Topic::DeadLetter),
+            consumer: self.source,
+        };
+        let _letters = AbortOnDropHandle::new(tokio::spawn(letters.run()));
         tracing::info!("relaying the outbox");
-        Drain {
+        let drain = Drain {
             relay: self,
             publisher,
             connection,
+            topics: Topic::EVENTS.map(|topic| format!("{}{topic}", self.kafka.topic_prefix)),
             cursor: Cursor::default(),
             in_flight: VecDeque::new(),
-            published: None,
-        }
-        .run(stop)
-        .await
+            acknowledged: None,
+            ending: None,
+        };
+        drain.run(stop).await
     }
+
+    /// Hears of commits by instances that do not relay. If it ends, the regular sweep is left.
+    fn listener(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (outbox, options) = (self.outbox.clone(), self.database.clone());
+        async move {
+            // A connection of its own: the services' pools are for work.
+            let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
+            let Ok(mut listener) = PgListener::connect_with(&pool).await else { return };
+            if listener.listen(CHANNEL).await.is_ok() {
+                while listener.recv().await.is_ok() {
+                    outbox.committed();
+                }
+            }
+        }
+    }
+}
+
+async fn lock(connection: &mut PgConnection) -> anyhow::Result<bool> {
+    let query = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK);
+    within(STATEMENT_LIMIT, async { Ok(query.fetch_one(connection).await?) }).await
 }
 
 /// A row's place in commit order.
@@ -162,13 +197,17 @@ struct Row {
 
 struct Drain<'a> {
     relay: &'a Relay,
-    publisher: Publisher,
+    publisher: &'a Publisher,
     connection: PgConnection,
+    /// The topics of events under their full names, by [`Topic`].
+    topics: [String; 3],
     /// The last row enqueued.
     cursor: Cursor,
     in_flight: VecDeque<(Cursor, Arc<Delivery>)>,
     /// The last row acknowledged with all before it, and when it is to be deleted.
-    published: Option<(Cursor, Instant)>,
+    acknowledged: Option<(Cursor, Instant)>,
+    /// When stopping: the last row still to be published, and until when that is tried.
+    ending: Option<(Cursor, Instant)>,
 }
 
 impl Drain<'_> {
@@ -177,58 +216,68 @@ impl Drain<'_> {
         // A commit wakes the relay a moment before its row sinks below the horizon: it soon looks
         // again, then ever less often.
         let mut pause = FIRST_PAUSE;
-        let mut sweep_at = Instant::now();
         loop {
-            if Instant::now() >= sweep_at {
-                self.publish_dead_letters().await?;
-                sweep_at = Instant::now() + SWEEP;
+            if stop.is_cancelled() && self.is_at_end().await? {
+                return self.delete_acknowledged().await;
             }
-            if look {
+            let room = self.in_flight.len() < ROWS_IN_FLIGHT;
+            if look && room {
                 let rows = self.enqueue().await?;
                 if rows > 0 {
                     pause = FIRST_PAUSE;
                 }
                 look = rows == FETCH_ROWS;
-                if rows == 0 && stop.is_cancelled() && self.is_done().await? {
-                    return self.delete_published().await;
-                }
-            }
-            let room = self.in_flight.len() < ROWS_IN_FLIGHT;
-            if look && room {
                 continue;
             }
             let front = self.in_flight.front().map(|(_, delivery)| delivery.clone());
             let acknowledged: OptionFuture<_> = front.map(Delivery::acknowledged).into();
             let delete: OptionFuture<_> =
-                self.published.map(|(_, at)| tokio::time::sleep_until(at)).into();
+                self.acknowledged.map(|(_, at)| tokio::time::sleep_until(at)).into();
             tokio::select! {
                 biased;
                 Some(()) = acknowledged => self.take_acknowledged()?,
-                Some(()) = delete => self.delete_published().await?,
+                Some(()) = delete => self.delete_acknowledged().await?,
+                () = stop.cancelled(), if self.ending.is_none() => {}
                 () = self.relay.outbox.woken(), if room => (look, pause) = (true, FIRST_PAUSE),
-                () = tokio::time::sleep(pause), if room => {
-                    (look, pause) = (true, (pause * 2).min(SWEEP));
-                }
+                () = tokio::time::sleep(pause) => (look, pause) = (true, (pause * 2).min(SWEEP)),
             }
         }
     }
 
+    /// When stopping: whether everything committed by then is acknowledged, or time is over.
+    async fn is_at_end(&mut self) -> anyhow::Result<bool> {
+        if self.ending.is_none() {
+            self.ending = Some((self.last_row().await?, Instant::now() + LAST_WORDS));
+        }
+        let Some((last, give_up)) = self.ending else { return Ok(false) };
+        let all = self.cursor >= last && self.in_flight.is_empty();
+        Ok(all || Instant::now() >= give_up)
+    }
+
+    async fn last_row(&mut self) -> anyhow::Result<Cursor> {
+        let last = sqlx::query_as(
+            "SELECT tx::text::bigint, id FROM outbox ORDER BY outbox.tx DESC, id DESC LIMIT 1",
+        );
+        let last = async { Ok(last.fetch_optional(&mut self.connection).await?) };
+        let last: Option<(i64, i64)> = within(STATEMENT_LIMIT, last).await?;
+        Ok(last.map_or(self.cursor, |(tx, id)| Cursor { tx, id }))
+    }
+
     /// Reads rows below the horizon, in commit order, and hands their events to the producer.
     async fn enqueue(&mut self) -> anyhow::Result<usize> {
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows = sqlx::query_as(
             "SELECT tx::text::bigint AS tx, id, at, facts, order_ids, payloads, traceparents, \
                     cache_ids, cache_versions \
              FROM outbox \
              WHERE (tx, id) > ($1::text::xid8, $2) \
                AND tx < pg_snapshot_xmin(pg_current_snapshot()) \
-             ORDER BY tx, id LIMIT $3",
+             ORDER BY outbox.tx, id LIMIT $3",
         )
         .bind(self.cursor.tx.to_string())
         .bind(self.cursor.id)
-        .bind(i64::try_from(FETCH_ROWS)?)
-        .fetch_all(&mut self.connection)
-        .await
-        .context("reading the outbox")?;
+        .bind(i64::try_from(FETCH_ROWS)?);
+        let rows = async { Ok(rows.fetch_all(&mut self.connection).await?) };
+        let rows: Vec<Row> = within(STATEMENT_LIMIT, rows).await.context("reading the outbox")?;
         self.invalidate(&rows).await?;
         if !rows.is_empty() {
             crash::point("relay.before_publish");
@@ -252,8 +301,6 @@ impl Drain<'_> {
 
     async fn publish(&self, row: &Row) -> anyhow::Result<Arc<Delivery>> {
         let time = cloud_event::time(row.at);
-        let prefix = &self.relay.kafka.topic_prefix;
-        let topics = Topic::EVENTS.map(|topic| format!("{prefix}{topic}"));
         let mut keys = Vec::with_capacity(row.order_ids.len());
         for (order, fact) in row.order_ids.iter().zip(&row.facts) {
             let fact = Fact::from_code(*fact).context("an unknown fact in the outbox")?;
@@ -262,7 +309,7 @@ impl Drain<'_> {
         }
         let records = keys.iter().zip(&row.payloads).zip(&row.traceparents);
         let records = records.map(|(((order, fact, key), payload), traceparent)| Outgoing {
-            topic: &topics[fact.topic() as usize],
+            topic: &self.topics[fact.topic() as usize],
             partition: Some(partition_of(*order)),
             key: Some(key.as_bytes()),
             payload: Some(payload),
@@ -280,62 +327,21 @@ impl Drain<'_> {
         while let Some((cursor, delivery)) = self.in_flight.front() {
             let Some(outcome) = delivery.outcome() else { break };
             outcome?;
-            let due = self.published.map_or_else(|| Instant::now() + DELETE_DELAY, |(_, due)| due);
-            self.published = Some((*cursor, due));
+            let due = self.acknowledged.map_or_else(|| Instant::now() + DELETE_DELAY, |a| a.1);
+            self.acknowledged = Some((*cursor, due));
             self.in_flight.pop_front();
         }
         Ok(())
     }
 
-    async fn delete_published(&mut self) -> anyhow::Result<()> {
-        let Some((cursor, _)) = self.published.take() else { return Ok(()) };
+    async fn delete_acknowledged(&mut self) -> anyhow::Result<()> {
+        let Some((cursor, _)) = self.acknowledged.take() else { return Ok(()) };
         crash::point("relay.after_publish");
-        sqlx::query("DELETE FROM outbox WHERE (tx, id) <= ($1::text::xid8, $2)")
+        let delete = sqlx::query("DELETE FROM outbox WHERE (tx, id) <= ($1::text::xid8, $2)")
             .bind(cursor.tx.to_string())
-            .bind(cursor.id)
-            .execute(&mut self.connection)
-            .await
-            .context("deleting published events")?;
-        Ok(())
-    }
-
-    /// Whether everything is acknowledged and nothing more is coming, visible yet or not.
-    async fn is_done(&mut self) -> anyhow::Result<bool> {
-        if !self.in_flight.is_empty() {
-            return Ok(false);
-        }
-        let left: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM outbox WHERE (tx, id) > ($1::text::xid8, $2))",
-        )
-        .bind(self.cursor.tx.to_string())
-        .bind(self.cursor.id)
-        .fetch_one(&mut self.connection)
-        .await?;
-        Ok(!left)
-    }
-
-    async fn publish_dead_letters(&mut self) -> anyhow::Result<()> {
-        let letters: Vec<DeadLetter> = sqlx::query_as(
-            "SELECT id, topic, partition, \"offset\", key, payload, header_names, header_values, \
-                    error, at \
-             FROM dead_letter ORDER BY id LIMIT 500",
-        )
-        .fetch_all(&mut self.connection)
-        .await?;
-        if letters.is_empty() {
-            return Ok(());
-        }
-        let topic = format!("{}{}", self.relay.kafka.topic_prefix, Topic::DeadLetter);
-        let records = letters.iter().map(|letter| letter.record(&topic, self.relay.source));
-        let delivery = self.publisher.publish(records.collect()).await?;
-        delivery.clone().acknowledged().await;
-        delivery.outcome().unwrap_or(Ok(()))?;
-        PUBLISHED.with_label_values(&[Topic::DeadLetter.name()]).inc_by(letters.len() as u64);
-        let ids: Vec<_> = letters.iter().map(|letter| letter.id).collect();
-        sqlx::query("DELETE FROM dead_letter WHERE id = ANY($1)")
-            .bind(ids)
-            .execute(&mut self.connection)
-            .await?;
+            .bind(cursor.id);
+        let delete = async { Ok(delete.execute(&mut self.connection).await?) };
+        within(STATEMENT_LIMIT, delete).await.context("deleting published events")?;
         Ok(())
     }
 }
@@ -365,56 +371,21 @@ fn headers(
     headers
 }
 
-#[derive(FromRow)]
-struct DeadLetter {
-    id: i64,
-    topic: String,
-    partition: i32,
-    offset: i64,
-    key: Option<Vec<u8>>,
-    payload: Option<Vec<u8>>,
-    header_names: Vec<String>,
-    header_values: Vec<Option<Vec<u8>>>,
-    error: String,
-    at: DateTime<Utc>,
-}
-
-impl DeadLetter {
-    /// The record as it was, its own headers first, then where it came from and what was wrong.
-    fn record<'a>(&'a self, topic: &'a str, source: &str) -> Outgoing<'a> {
-        let mut headers = OwnedHeaders::new();
-        for (key, value) in self.header_names.iter().zip(&self.header_values) {
-            headers = headers.insert(Header { key, value: value.as_deref() });
-        }
-        for (key, value) in [
-            ("dead-letter-topic", self.topic.as_str()),
-            ("dead-letter-partition", &self.partition.to_string()),
-            ("dead-letter-offset", &self.offset.to_string()),
-            ("dead-letter-error", &self.error),
-            ("dead-letter-consumer", source),
-            ("dead-letter-time", &cloud_event::time(self.at)),
-        ] {
-            headers = headers.insert(Header { key, value: Some(value) });
-        }
-        Outgoing {
-            topic,
-            partition: None,
-            key: self.key.as_deref(),
-            payload: self.payload.as_deref(),
-            headers,
-        }
-    }
-}
-
 /// Counts once a second what waits: for the metrics, and for admission control.
 async fn count_waiting(pool: PgPool, outbox: Outbox) {
     loop {
-        let counted: sqlx::Result<(i64, f64)> = sqlx::query_as(
-            "SELECT coalesce(sum(events), 0), \
-                    coalesce(extract(epoch FROM now() - min(at)), 0)::float8 \
-             FROM outbox",
-        )
-        .fetch_one(&pool)
+        let counted: anyhow::Result<(i64, f64)> = within(STATEMENT_LIMIT, async {
+            let mut lease = Lease::take(&pool).await?;
+            let counted = sqlx::query_as(
+                "SELECT coalesce(sum(events), 0), \
+                        coalesce(extract(epoch FROM now() - min(at)), 0)::float8 \
+                 FROM outbox",
+            )
+            .fetch_one(&mut *lease)
+            .await?;
+            lease.keep();
+            Ok(counted)
+        })
         .await;
         if let Ok((events, oldest)) = counted {
             outbox.set_waiting(events);

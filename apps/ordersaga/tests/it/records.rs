@@ -113,6 +113,17 @@ impl Log {
             .collect()
     }
 
+    /// What each member of a consumer group has been assigned, by the broker's word.
+    pub(crate) async fn members(&self, group: &str) -> Result<Vec<BTreeSet<(String, i32)>>> {
+        let (log, group) = (self.clone(), format!("{}{group}", self.prefix));
+        tokio::task::spawn_blocking(move || {
+            let groups = log.consumer()?.client().fetch_group_list(Some(&group), TIMEOUT)?;
+            let members = groups.groups().iter().flat_map(|group| group.members());
+            members.map(|member| assigned(member.assignment().unwrap_or_default())).collect()
+        })
+        .await?
+    }
+
     /// All records of these topics, each partition in its order.
     pub(crate) async fn read(&self, topics: &[&'static str]) -> Result<Vec<Record>> {
         let (log, topics) = (self.clone(), topics.to_vec());
@@ -182,4 +193,27 @@ impl Log {
         producer.flush(TIMEOUT)?;
         Ok(())
     }
+}
+
+/// Reads an assignment as the consumer protocol has it: version, then topics with their partitions.
+fn assigned(bytes: &[u8]) -> Result<BTreeSet<(String, i32)>> {
+    let mut rest = bytes;
+    let mut take = |count: usize| {
+        let taken = rest.split_off(..count).context("a cut assignment");
+        taken.map(<[u8]>::to_vec)
+    };
+    let mut places = BTreeSet::new();
+    if bytes.is_empty() {
+        return Ok(places);
+    }
+    take(2)?;
+    let number = |bytes: Vec<u8>| bytes.iter().fold(0_i32, |sum, byte| sum << 8 | i32::from(*byte));
+    for _ in 0..number(take(4)?) {
+        let length = usize::try_from(number(take(2)?))?;
+        let topic = String::from_utf8(take(length)?)?;
+        for _ in 0..number(take(4)?) {
+            places.insert((topic.clone(), number(take(4)?)));
+        }
+    }
+    Ok(places)
 }

@@ -13,27 +13,32 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, Statistics, TopicPartitionList};
 
-use super::lane::Lane;
 use super::{HANDOVER, Handler, LAG, Place, Shared};
 use crate::backoff::Backoff;
 use crate::kafka;
+use crate::postgres::{self, Lease};
+
+/// How long reading the offsets may take before it is tried again.
+const QUERY_LIMIT: Duration = Duration::from_secs(5);
 
 /// The callbacks of librdkafka. All of them run on the polling thread.
 pub(super) struct Callbacks<H>(pub(super) Arc<Shared<H>>);
 
 impl<H: Handler> ClientContext for Callbacks<H> {
     fn stats(&self, statistics: Statistics) {
-        let assigned = self.0.epoch() > 0;
-        kafka::report(&self.0.consumer.broker, &statistics, assigned);
-        let places: Vec<_> = self.0.applied.lock().keys().copied().collect();
-        for (topic, partition) in places {
-            let lag = statistics
+        let assigned = self.0.assigned.load(Ordering::Acquire);
+        let missing = (!assigned).then_some("no partitions assigned yet");
+        kafka::report(&self.0.consumer.broker, &statistics, missing);
+        let applied = self.0.applied.lock().clone();
+        for ((topic, partition), applied) in applied {
+            let end = statistics
                 .topics
                 .get(&self.0.topic_name(topic))
                 .and_then(|t| t.partitions.get(&i32::try_from(partition).unwrap_or(-1)))
-                .map_or(-1, |p| p.consumer_lag);
-            // -1: not known yet.
-            if lag >= 0 {
+                .map_or(-1, |p| p.hi_offset);
+            // Negative: not known yet.
+            if end >= 0 {
+                let lag = (end - applied).max(0);
                 LAG.with_label_values(&[topic.name(), &partition.to_string()]).set(lag);
             }
         }
@@ -43,8 +48,8 @@ impl<H: Handler> ClientContext for Callbacks<H> {
         tracing::debug!(%error, reason, "consumer");
     }
 
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(facility, message, "consumer");
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        kafka::log(level, facility, message);
     }
 }
 
@@ -58,7 +63,7 @@ impl<H: Handler> ConsumerContext for Callbacks<H> {
         let result = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             self.0.assign(consumer, partitions)
         } else {
-            self.0.revoke();
+            self.0.revoke(consumer);
             consumer.unassign()
         };
         if let Err(error) = result {
@@ -83,7 +88,7 @@ impl<H: Handler> Shared<H> {
         consumer: &BaseConsumer<Callbacks<H>>,
         partitions: &TopicPartitionList,
     ) -> Result<(), KafkaError> {
-        self.revoke();
+        self.revoke(consumer);
         let places: Vec<Place> = partitions
             .elements()
             .iter()
@@ -105,37 +110,45 @@ impl<H: Handler> Shared<H> {
         *self.applied.lock() = positions;
         self.out_of_step.store(false, Ordering::Release);
         consumer.assign(&from)?;
+        self.assigned.store(true, Ordering::Release);
         tracing::info!(partitions = places.len(), "consuming from the database's offsets");
         Ok(())
     }
 
     /// Voids what is queued, and waits a while for what is being applied.
-    pub(super) fn revoke(&self) {
+    pub(super) fn revoke(&self, consumer: &BaseConsumer<Callbacks<H>>) {
+        self.assigned.store(false, Ordering::Release);
         for lane in &self.lanes {
             lane.queue.lock().clear();
-            lane.paused.store(false, Ordering::Release);
+            if let Some(paused) = lane.paused.lock().take()
+                && let Err(error) = consumer.resume(&paused)
+            {
+                tracing::debug!(%error, "a partition that is no longer here stays paused");
+            }
         }
         self.epoch.fetch_add(1, Ordering::AcqRel);
         for (topic, partition) in self.applied.lock().drain().map(|(place, _)| place) {
             let _ = LAG.remove_label_values(&[topic.name(), &partition.to_string()]);
         }
-        for lane in &self.lanes {
-            // Not waiting longer is safe: the offsets fence whatever ends late.
-            self.wait_for(lane);
-        }
+        self.wait_for_lanes();
     }
 
-    /// Waits, on a thread that is none of the runtime's, for what a lane is applying.
-    pub(super) fn wait_for(&self, lane: &Lane) {
-        let turn = async { tokio::time::timeout(HANDOVER, lane.turn.lock()).await.is_ok() };
-        self.runtime.block_on(turn);
+    /// Waits, on a thread that is none of the runtime's, for what is being applied. Not waiting
+    /// longer is safe: the offsets fence whatever ends late.
+    pub(super) fn wait_for_lanes(&self) {
+        let idle = async {
+            for lane in &self.lanes {
+                drop(lane.turn.lock().await);
+            }
+        };
+        self.runtime.block_on(async { tokio::time::timeout(HANDOVER, idle).await.ok() });
     }
 
     /// The database's offsets of `places`, however long the database takes; `None` when stopping.
     async fn load_positions(&self, places: &[Place]) -> Option<HashMap<Place, i64>> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
-            match self.query_positions(places).await {
+            match postgres::within(QUERY_LIMIT, self.query_positions(places)).await {
                 Ok(positions) => return Some(positions),
                 Err(error) => tracing::warn!(%error, "offsets cannot be read; trying again"),
             }
@@ -147,6 +160,7 @@ impl<H: Handler> Shared<H> {
     }
 
     async fn query_positions(&self, places: &[Place]) -> anyhow::Result<HashMap<Place, i64>> {
+        let mut lease = Lease::take(&self.consumer.pool).await?;
         let topics: Vec<_> = places.iter().map(|(topic, _)| topic.name()).collect();
         let partitions: Vec<_> =
             places.iter().map(|(_, p)| i32::try_from(*p)).collect::<Result<_, _>>()?;
@@ -156,7 +170,7 @@ impl<H: Handler> Shared<H> {
         )
         .bind(&topics)
         .bind(&partitions)
-        .execute(&self.consumer.pool)
+        .execute(&mut *lease)
         .await?;
         let rows: Vec<(i64, i64)> = sqlx::query_as(
             "SELECT u.place, c.next_offset \
@@ -165,8 +179,9 @@ impl<H: Handler> Shared<H> {
         )
         .bind(&topics)
         .bind(&partitions)
-        .fetch_all(&self.consumer.pool)
+        .fetch_all(&mut *lease)
         .await?;
+        lease.keep();
         rows.into_iter()
             .map(|(place, offset)| Ok((places[usize::try_from(place)? - 1], offset)))
             .collect()

@@ -1,31 +1,34 @@
 //! A lane: the queue of records whose effects go to one place, and the task that applies them.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
 use ordersaga_contract::Topic;
 use parking_lot::Mutex;
+use rdkafka::TopicPartitionList;
+use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tokio::sync::Notify;
 
 use super::{BATCH, BATCH_SIZE, Handler, Place, RECORDS, Record, Shared};
 use crate::backoff::Backoff;
 use crate::crash;
+use crate::postgres::{self, Lease};
 
-/// A transaction that takes longer than this is given up and repeated: a frozen server answers
-/// none of Postgres' own timeouts.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(20);
+/// A transaction that takes longer than this is given up and repeated.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[derive(Default)]
 pub(super) struct Lane {
     pub(super) queue: Mutex<VecDeque<Item>>,
-    /// Something was queued, or it is time to end.
+    /// Something was queued.
     pub(super) arrived: Notify,
     /// Held while a batch is applied: a rebalance waits for it.
     pub(super) turn: tokio::sync::Mutex<()>,
-    pub(super) paused: AtomicBool,
+    /// The partitions paused because the queue is long: librdkafka forgets a pause only when told.
+    pub(super) paused: Mutex<Option<TopicPartitionList>>,
 }
 
 /// A record in a lane.
@@ -71,7 +74,10 @@ impl<H: Handler> Shared<H> {
     pub(super) async fn run_lane(&self, number: usize) {
         let lane = &self.lanes[number];
         loop {
-            lane.arrived.notified().await;
+            tokio::select! {
+                () = lane.arrived.notified() => {}
+                () = self.stop.cancelled() => return,
+            }
             loop {
                 let _turn = lane.turn.lock().await;
                 if self.stop.is_cancelled() {
@@ -95,8 +101,7 @@ impl<H: Handler> Shared<H> {
     async fn settle(&self, lane: usize, epoch: u64, batch: Batch) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         while self.epoch() == epoch && !self.out_of_step.load(Ordering::Acquire) {
-            let attempt = tokio::time::timeout(TRANSACTION_TIMEOUT, self.transact(&batch)).await;
-            match attempt.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in time"))) {
+            match postgres::within(TRANSACTION_TIMEOUT, self.transact(&batch)).await {
                 Ok(Outcome::Applied(applied)) => {
                     crash::point("consumer.after_commit");
                     self.handler.committed(applied, &batch.records);
@@ -122,7 +127,8 @@ impl<H: Handler> Shared<H> {
     }
 
     async fn transact(&self, batch: &Batch) -> anyhow::Result<Outcome<H::Applied>> {
-        let mut transaction = self.consumer.pool.begin().await?;
+        let mut lease = Lease::take(&self.consumer.pool).await?;
+        let mut transaction = lease.begin().await?;
         // First, and a statement of its own: what follows must see the last holder's effects.
         if !self.move_offsets(&mut transaction, batch).await? {
             return Ok(Outcome::Fenced);
@@ -133,6 +139,7 @@ impl<H: Handler> Shared<H> {
         let applied = self.handler.apply(&mut transaction, &batch.records).await?;
         crash::point("consumer.before_commit");
         transaction.commit().await.context("commit")?;
+        lease.keep();
         Ok(Outcome::Applied(applied))
     }
 

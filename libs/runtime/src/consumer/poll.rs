@@ -1,5 +1,6 @@
 //! The polling thread: takes what librdkafka has, sorts it into lanes, and keeps the group informed.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use anyhow::Context;
 use ordersaga_contract::{Event, cloud_event};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -25,6 +27,11 @@ const LEAVE: Duration = Duration::from_secs(2);
 /// How often the group's offsets follow the database's.
 const GROUP_COMMIT: Duration = Duration::from_secs(1);
 
+/// Bytes of a record that go to dead-letter; what is longer is cut, so that the broker takes it.
+const LARGEST_LETTER: usize = 900_000;
+/// Characters of the reason given with it.
+const LONGEST_ERROR: usize = 500;
+
 type Client<H> = BaseConsumer<Callbacks<H>>;
 
 /// Polls until the consumer stops.
@@ -32,7 +39,7 @@ pub(super) fn run<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<()> {
     let client = subscribe(shared)?;
     let mut committed = Instant::now();
     while !shared.stop.is_cancelled() {
-        shared.poll_round(&client);
+        shared.poll_round(&client)?;
         if shared.out_of_step.load(Ordering::Acquire) {
             let assigned = client.assignment()?;
             shared.assign(&client, &assigned)?;
@@ -44,9 +51,7 @@ pub(super) fn run<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<()> {
         }
     }
     // Let a batch in flight end, so that what the group hears last is the truth.
-    for lane in &shared.lanes {
-        shared.wait_for(lane);
-    }
+    shared.wait_for_lanes();
     shared.commit_to_group(&client);
     leave(client);
     Ok(())
@@ -82,6 +87,8 @@ fn subscribe<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<Client<H>> {
         .set("max.poll.interval.ms", "300000")
         .set("fetch.wait.max.ms", "100")
         .set("fetch.error.backoff.ms", "100")
+        // A topic created after this service started is found soon.
+        .set("topic.metadata.refresh.interval.ms", "10000")
         .set("queued.max.messages.kbytes", "16384")
         .set("check.crcs", "true");
     let client = Client::from_config_and_context(&settings, Callbacks(shared.clone()))
@@ -93,7 +100,7 @@ fn subscribe<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<Client<H>> {
 
 impl<H: Handler> Shared<H> {
     /// Takes what is there, up to a bound, waiting a moment for the first record.
-    fn poll_round(&self, client: &Client<H>) {
+    fn poll_round(&self, client: &Client<H>) -> anyhow::Result<()> {
         let mut queued: Vec<Vec<Item>> = self.lanes.iter().map(|_| Vec::new()).collect();
         let mut epoch = self.epoch();
         let mut wait = POLL;
@@ -106,6 +113,9 @@ impl<H: Handler> Shared<H> {
             }
             match polled {
                 None => break,
+                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
+                    return Err(error).context("the consumer cannot go on");
+                }
                 Some(Err(error)) => tracing::debug!(%error, "poll"),
                 Some(Ok(message)) => {
                     if let Some(item) = self.read(&message) {
@@ -116,6 +126,7 @@ impl<H: Handler> Shared<H> {
             wait = Duration::ZERO;
         }
         self.enqueue(queued);
+        Ok(())
     }
 
     fn read(&self, message: &BorrowedMessage<'_>) -> Option<Item> {
@@ -125,10 +136,14 @@ impl<H: Handler> Shared<H> {
         let payload = message.payload().unwrap_or_default();
         let content = match Event::decode(topic, partition, key, payload) {
             Ok(event) => Ok(Record { event, traceparent: traceparent(message) }),
-            Err(error) => Err(Box::new(Poison::new(message, error.to_string()))),
+            Err(error) => Err(Box::new(Poison::new(message, &error.to_string()))),
         };
         let (place, offset) = ((topic, partition), message.offset());
         let from = std::mem::replace(self.fetched.lock().get_mut(&place)?, offset + 1);
+        if offset > from && from > 0 {
+            let lost = offset - from;
+            tracing::error!(%topic, partition, from, lost, "records were gone before they were read");
+        }
         Some(Item { place, from, offset, content })
     }
 
@@ -145,13 +160,15 @@ impl<H: Handler> Shared<H> {
     fn steer(&self, client: &Client<H>) -> anyhow::Result<()> {
         for (number, lane) in self.lanes.iter().enumerate() {
             let waiting = lane.queue.lock().len();
-            let paused = lane.paused.load(Ordering::Acquire);
-            if !paused && waiting > PAUSE_ABOVE {
-                client.pause(&self.partitions_of(number)?)?;
-                lane.paused.store(true, Ordering::Release);
-            } else if paused && waiting < RESUME_BELOW {
-                client.resume(&self.partitions_of(number)?)?;
-                lane.paused.store(false, Ordering::Release);
+            let mut paused = lane.paused.lock();
+            if paused.is_none() && waiting > PAUSE_ABOVE {
+                let partitions = self.partitions_of(number)?;
+                client.pause(&partitions)?;
+                *paused = Some(partitions);
+            } else if waiting < RESUME_BELOW
+                && let Some(partitions) = paused.take()
+            {
+                client.resume(&partitions)?;
             }
         }
         Ok(())
@@ -194,19 +211,40 @@ impl<H: Handler> Shared<H> {
 }
 
 fn traceparent(message: &BorrowedMessage<'_>) -> Option<String> {
-    let header = message.headers()?.iter().find(|h| h.key == cloud_event::TRACEPARENT)?;
-    std::str::from_utf8(header.value?).ok().map(str::to_owned)
+    let header = reading_headers(|| {
+        let header = message.headers()?.iter().find(|h| h.key == cloud_event::TRACEPARENT)?;
+        std::str::from_utf8(header.value?).ok()
+    });
+    header?.filter(|context| cloud_event::is_traceparent(context)).map(str::to_owned)
+}
+
+/// Reads headers; `None` if a name in them is not UTF-8, at which rdkafka panics.
+fn reading_headers<T>(read: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(read)).ok()
 }
 
 impl Poison {
-    fn new(message: &BorrowedMessage<'_>, error: String) -> Self {
-        let headers = || message.headers().into_iter().flat_map(Headers::iter);
-        Self {
-            key: message.key().map(<[u8]>::to_vec),
-            payload: message.payload().map(<[u8]>::to_vec),
-            header_names: headers().map(|h| h.key.to_owned()).collect(),
-            header_values: headers().map(|h| h.value.map(<[u8]>::to_vec)).collect(),
-            error,
-        }
+    /// The record as it was, as far as it fits into a record of its own with what is added to it.
+    fn new(message: &BorrowedMessage<'_>, error: &str) -> Self {
+        let headers = || {
+            let headers = message.headers().into_iter().flat_map(Headers::iter);
+            headers.map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect::<Vec<_>>()
+        };
+        let mut room = LARGEST_LETTER;
+        let mut keep = |bytes: &[u8]| {
+            let kept = bytes.len().min(room);
+            room -= kept;
+            bytes[..kept].to_vec()
+        };
+        let key = message.key().map(&mut keep);
+        let payload = message.payload().map(&mut keep);
+        let (header_names, header_values) = reading_headers(headers)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(name, value)| (name, value.as_deref().map(&mut keep)))
+            .unzip();
+        // Postgres keeps no NUL in a text, and the parser may quote one.
+        let error = error.replace('\0', "\\0").chars().take(LONGEST_ERROR).collect();
+        Self { key, payload, header_names, header_values, error }
     }
 }

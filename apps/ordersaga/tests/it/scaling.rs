@@ -1,0 +1,128 @@
+//! Two instances of each service share the work, and either can go.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+use futures_util::future::try_join_all;
+use ordersaga_devstack::{Cluster, Service, ServiceProcess, free_port};
+
+use crate::bed::{Bed, WITHIN, order_for, saga, until};
+use crate::invariants;
+
+/// A second instance of each service, ready.
+async fn second_instances(bed: &Bed) -> Result<Vec<ServiceProcess>> {
+    let mut seconds = Vec::new();
+    for service in Service::ALL {
+        let second = bed.instance(service, free_port()?, &format!("{service}-2"))?;
+        second.start()?;
+        seconds.push(second);
+    }
+    for second in &seconds {
+        second.wait_ready(WITHIN).await?;
+    }
+    Ok(seconds)
+}
+
+/// Waits until so many instances of a service have equal parts of its partitions.
+async fn shared_by(bed: &Bed, service: Service, instances: usize) -> Result<()> {
+    let all = invariants::consumed(service.cluster()).len() * 16;
+    until(&format!("{instances} instances share the partitions of {service}"), async || {
+        let members = bed.log().members(service.group()).await?;
+        let whole: BTreeSet<_> = members.iter().flatten().collect();
+        let equal = members.iter().all(|member| member.len() == all / instances);
+        Ok(members.len() == instances && equal && whole.len() == all)
+    })
+    .await
+}
+
+async fn all_shared_by(bed: &Bed, instances: usize) -> Result<()> {
+    try_join_all(Service::ALL.map(|service| shared_by(bed, service, instances))).await.map(drop)
+}
+
+/// Places orders by both instances in turn.
+async fn place_by_both(bed: &Bed, second: &ServiceProcess, item: i64, count: usize) -> Result<()> {
+    let order = order_for(item);
+    let placed = (0..count).map(async |number| {
+        if number % 2 == 0 {
+            return bed.place(&order).await.map(drop);
+        }
+        let request = bed.http.post(format!("{}/api/v1/orders/create", second.url()));
+        bed.send(request.json(&order)).await?.expect(201).map(drop)
+    });
+    try_join_all(placed).await.map(drop)
+}
+
+#[test]
+fn two_instances_of_each_service_share_the_partitions() -> Result<()> {
+    saga(async |bed| {
+        let item = bed.add_item(200).await?;
+        let seconds = second_instances(bed).await?;
+        all_shared_by(bed, 2).await?;
+        for _ in 0..6 {
+            place_by_both(bed, &seconds[0], item, 50).await?;
+        }
+        invariants::hold(bed).await?;
+        ensure!(bed.item(item).await?["reserved"] == 200, "all units are sold");
+        for (service, second) in Service::ALL.into_iter().zip(&seconds) {
+            for url in [bed.url(service), second.url()] {
+                let page = bed.send(bed.http.get(format!("{url}/metrics"))).await?.text;
+                let applied = crate::bed::sum_of(&page, "consumer_records_total");
+                ensure!(applied > 0.0, "{service} at {url} has done nothing");
+            }
+        }
+        // Whichever instance is asked, whichever heard of it.
+        let url = format!("{}/api/v1/status?order_id=1", seconds[1].url());
+        bed.send(bed.http.get(url)).await?.expect(200)?;
+        // An instance that leaves properly is not waited for: well below the session timeout.
+        for second in &seconds {
+            ensure!(second.terminate().await?.success());
+        }
+        place_by_both(bed, &bed.services[&Service::CreateOrder], item, 20).await?;
+        invariants::hold(bed).await
+    })
+}
+
+/// Server processes that hold, and that wait for, an advisory lock in a database.
+async fn lock(bed: &Bed, cluster: Cluster, granted: bool) -> Result<Vec<i32>> {
+    // Taken by session and held: migrations, which use such locks too, are over by now.
+    let query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted = $1 \
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    Ok(sqlx::query_scalar(query).bind(granted).fetch_all(bed.sql(cluster)).await?)
+}
+
+#[test]
+fn killing_an_instance_hands_over_its_partitions_and_the_relay() -> Result<()> {
+    saga(async |bed| {
+        let item = bed.add_item(300).await?;
+        let mut leaders = Vec::new();
+        for service in Service::ALL {
+            leaders.push(lock(bed, service.cluster(), true).await?);
+        }
+        let seconds = second_instances(bed).await?;
+        all_shared_by(bed, 2).await?;
+        let mut next = Vec::new();
+        for (service, leader) in Service::ALL.into_iter().zip(&leaders) {
+            let what = format!("one instance of {service} relays, the other waits for its lock");
+            until(&what, async || Ok(lock(bed, service.cluster(), false).await?.len() == 1))
+                .await?;
+            ensure!(leader.len() == 1 && lock(bed, service.cluster(), true).await? == *leader);
+            next.push(lock(bed, service.cluster(), false).await?);
+        }
+        place_by_both(bed, &seconds[0], item, 60).await?;
+        for service in Service::ALL {
+            bed.services[&service].kill9().await?;
+        }
+        for (service, next) in Service::ALL.into_iter().zip(&next) {
+            let what = format!("the relay's lock of {service} moves");
+            until(&what, async || Ok(lock(bed, service.cluster(), true).await? == *next)).await?;
+        }
+        // The survivors take all, without anybody's help.
+        all_shared_by(bed, 1).await?;
+        bed.services = Service::ALL.into_iter().zip(seconds).collect();
+        let order = order_for(item);
+        try_join_all((0..30).map(|_| bed.place(&order))).await?;
+        invariants::hold(bed).await?;
+        ensure!(bed.item(item).await?["reserved"] == 90);
+        Ok(())
+    })
+}

@@ -1,0 +1,124 @@
+//! Records that were no events, on their way to the topic `dead-letter`. Apart from the events: a
+//! letter the broker refuses holds up no order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use ordersaga_contract::{Topic, cloud_event};
+use rdkafka::message::{Header, OwnedHeaders};
+use sqlx::FromRow;
+use sqlx::postgres::PgPool;
+
+use super::PUBLISHED;
+use crate::postgres::{Lease, within};
+use crate::producer::{Outgoing, Publisher};
+
+/// How often letters are looked for.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Letters sent at once; each may be nearly a megabyte.
+const BATCH: i64 = 20;
+/// How long sending a batch may take.
+const LIMIT: Duration = Duration::from_mins(1);
+
+pub(super) struct Letters {
+    pub(super) pool: PgPool,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) topic: String,
+    /// Who could not read them.
+    pub(super) consumer: &'static str,
+}
+
+#[derive(FromRow)]
+struct Letter {
+    id: i64,
+    topic: String,
+    partition: i32,
+    offset: i64,
+    key: Option<Vec<u8>>,
+    payload: Option<Vec<u8>>,
+    header_names: Vec<String>,
+    header_values: Vec<Option<Vec<u8>>>,
+    error: String,
+    at: DateTime<Utc>,
+}
+
+impl Letters {
+    /// Sends what comes, until dropped.
+    pub(super) async fn run(self) {
+        loop {
+            match within(LIMIT, self.send()).await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "dead letters wait");
+                }
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// Sends some letters; true if there may be more.
+    async fn send(&self) -> anyhow::Result<bool> {
+        let letters = self.read().await?;
+        if letters.is_empty() {
+            return Ok(false);
+        }
+        let records = letters.iter().map(|letter| self.record(letter)).collect();
+        let delivery = self.publisher.publish(records).await?;
+        delivery.clone().acknowledged().await;
+        delivery.outcome().unwrap_or(Ok(()))?;
+        PUBLISHED.with_label_values(&[Topic::DeadLetter.name()]).inc_by(letters.len() as u64);
+        self.delete(&letters).await?;
+        Ok(i64::try_from(letters.len())? == BATCH)
+    }
+
+    async fn read(&self) -> anyhow::Result<Vec<Letter>> {
+        let mut lease = Lease::take(&self.pool).await?;
+        let letters = sqlx::query_as(
+            "SELECT id, topic, partition, \"offset\", key, payload, header_names, header_values, \
+                    error, at \
+             FROM dead_letter ORDER BY id LIMIT $1",
+        )
+        .bind(BATCH)
+        .fetch_all(&mut *lease)
+        .await?;
+        lease.keep();
+        Ok(letters)
+    }
+
+    async fn delete(&self, letters: &[Letter]) -> anyhow::Result<()> {
+        let mut lease = Lease::take(&self.pool).await?;
+        sqlx::query("DELETE FROM dead_letter WHERE id = ANY($1)")
+            .bind(letters.iter().map(|letter| letter.id).collect::<Vec<_>>())
+            .execute(&mut *lease)
+            .await?;
+        lease.keep();
+        Ok(())
+    }
+
+    /// The record as it was, its own headers first, then where it came from and what was wrong.
+    fn record<'a>(&'a self, letter: &'a Letter) -> Outgoing<'a> {
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in letter.header_names.iter().zip(&letter.header_values) {
+            headers = headers.insert(Header { key, value: value.as_deref() });
+        }
+        for (key, value) in [
+            ("dead-letter-topic", letter.topic.as_str()),
+            ("dead-letter-partition", &letter.partition.to_string()),
+            ("dead-letter-offset", &letter.offset.to_string()),
+            ("dead-letter-error", &letter.error),
+            ("dead-letter-consumer", self.consumer),
+            ("dead-letter-time", &cloud_event::time(letter.at)),
+        ] {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        Outgoing {
+            topic: &self.topic,
+            partition: None,
+            key: letter.key.as_deref(),
+            payload: letter.payload.as_deref(),
+            headers,
+        }
+    }
+}
