@@ -5,7 +5,7 @@ use ordersaga_runtime::group_commit::{GroupCommit, Rejected};
 use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody, ProblemType, Text};
 use ordersaga_runtime::outbox::Outbox;
 use poem_openapi::param::{Header, Query};
-use poem_openapi::{ApiResponse, Object, OpenApi};
+use poem_openapi::{ApiResponse, Object, OpenApi, Tags};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -110,7 +110,13 @@ impl Api {
     }
 }
 
-#[OpenApi]
+#[derive(Tags)]
+enum Tag {
+    /// Placing and cancelling orders.
+    Orders,
+}
+
+#[OpenApi(tag = "Tag::Orders")]
 impl Api {
     /// Place an order
     ///

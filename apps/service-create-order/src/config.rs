@@ -3,24 +3,15 @@
 use std::time::Duration;
 
 use clap::Parser;
-use ordersaga_runtime::config::{
-    self, HttpConfig, KafkaConfig, LogConfig, PostgresConfig, ShutdownConfig,
-};
+use ordersaga_runtime::config::{self};
+use ordersaga_runtime::service::ServiceConfig;
 
 /// Takes and cancels orders, and closes or expires them by what the other services answer.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "service-create-order", version, about)]
 pub(crate) struct Config {
     #[command(flatten)]
-    pub(crate) http: HttpConfig,
-    #[command(flatten)]
-    pub(crate) postgres: PostgresConfig,
-    #[command(flatten)]
-    pub(crate) kafka: KafkaConfig,
-    #[command(flatten)]
-    pub(crate) log: LogConfig,
-    #[command(flatten)]
-    pub(crate) shutdown: ShutdownConfig,
+    pub(crate) service: ServiceConfig,
     /// Seconds the store has to answer; then the order is reset.
     #[arg(long, env = "ORDER_DEADLINE_SECONDS", default_value = "60", value_parser = config::seconds)]
     pub(crate) order_deadline_seconds: Duration,

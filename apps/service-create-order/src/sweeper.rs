@@ -38,7 +38,7 @@ impl Sweeper {
     }
 
     /// Sweeps until stopped. A failed sweep is made up for by the next.
-    pub(crate) async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -47,6 +47,7 @@ impl Sweeper {
             {}
             while self.step("forgetting keys", self.forget_keys()).await && !stop.is_cancelled() {}
         }
+        Ok(())
     }
 
     /// Does one bounded step; true if there may be more to do.

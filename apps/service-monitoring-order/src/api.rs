@@ -9,7 +9,7 @@ use ordersaga_runtime::clock;
 use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody};
 use ordersaga_saga::status::{Heard, Step, fold};
 use poem_openapi::param::Query;
-use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
+use poem_openapi::{ApiResponse, Enum, Object, OpenApi, Tags};
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -230,7 +230,13 @@ impl Api {
     }
 }
 
-#[OpenApi]
+#[derive(Tags)]
+enum Tag {
+    /// Where orders stand.
+    Status,
+}
+
+#[OpenApi(tag = "Tag::Status")]
 impl Api {
     /// An order's status
     ///

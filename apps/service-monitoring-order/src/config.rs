@@ -3,24 +3,15 @@
 use std::time::Duration;
 
 use clap::Parser;
-use ordersaga_runtime::config::{
-    self, HttpConfig, KafkaConfig, LogConfig, PostgresConfig, Secret, SecretParser, ShutdownConfig,
-};
+use ordersaga_runtime::config::{self, Secret, SecretParser};
+use ordersaga_runtime::service::ServiceConfig;
 
 /// Follows every topic and answers for the status of each order.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "service-monitoring-order", version, about)]
 pub(crate) struct Config {
     #[command(flatten)]
-    pub(crate) http: HttpConfig,
-    #[command(flatten)]
-    pub(crate) postgres: PostgresConfig,
-    #[command(flatten)]
-    pub(crate) kafka: KafkaConfig,
-    #[command(flatten)]
-    pub(crate) log: LogConfig,
-    #[command(flatten)]
-    pub(crate) shutdown: ShutdownConfig,
+    pub(crate) service: ServiceConfig,
     /// The nodes that hold the status partitions, as name=URL,name=URL. The role may select and
     /// insert: `shard1=postgres://ordersaga_fdw:password@host:port/database`.
     #[arg(long, env = "SHARDS", hide_env_values = true, value_parser = ANY)]

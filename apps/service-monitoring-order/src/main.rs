@@ -13,13 +13,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use ordersaga_contract::Topic;
-use ordersaga_runtime::consumer::Consumer;
-use ordersaga_runtime::health::Health;
 use ordersaga_runtime::http::{self, HttpService};
-use ordersaga_runtime::lifecycle::{Lifecycle, Stage};
-use ordersaga_runtime::outbox::Outbox;
-use ordersaga_runtime::relay::Relay;
-use ordersaga_runtime::{postgres, telemetry};
+use ordersaga_runtime::lifecycle::Stage;
+use ordersaga_runtime::service::{self, Service};
 
 use crate::config::Config;
 use crate::shards::Shards;
@@ -32,68 +28,40 @@ fn main() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let config = Config::from_environment();
-    telemetry::init(&config.log)?;
-    tokio::runtime::Runtime::new()?.block_on(run(config))
+    service::run(&config.service.log.clone(), run(config))
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
-    let lifecycle = Lifecycle::new(config.shutdown.timeout);
-    let health = Health::default();
-    let database = health.required("postgres");
-    let producer = health.required("kafka-producer");
-    let consumer = health.required("kafka-consumer");
-    let nodes = config.nodes()?;
-    let url = config.postgres.url.expose();
-    let pool = postgres::pool(url, NAME, config.postgres.connections)?;
-    let shards = Arc::new(Shards::new(&nodes, &health, pool.clone(), config.postgres.connections)?);
-    let waiters = Arc::new(Waiters::default());
+    let service = Service::new(NAME, config.service.clone())?;
+    let (nodes, http) = (config.nodes()?, &config.service.http);
+    let connections = config.service.postgres.connections;
+    let shards = Shards::new(&nodes, &service.health, service.pool.clone(), connections)?;
+    let (shards, waiters) = (Arc::new(shards), Arc::new(Waiters::default()));
 
-    let stop = lifecycle.token(Stage::Intake);
-    let api = api::Api::new(shards.clone(), waiters.clone(), config.status_grace_ms, stop.clone());
-    let listener = http::bind(config.http.listen).await?;
-    let service = HttpService::new(api::ABOUT, api, health.clone(), &config.http)
-        .long_poll("/api/v1/status", api::LONGEST_WAIT + config.http.timeout);
-    lifecycle.spawn(Stage::Intake, "http", http::serve(listener, service, stop));
+    let stop = service.stop(Stage::Intake);
+    let api = api::Api::new(shards.clone(), waiters.clone(), config.status_grace_ms, stop);
+    let api = HttpService::new(api::ABOUT, api, service.health.clone(), http)
+        .long_poll("/api/v1/status", api::LONGEST_WAIT + http.timeout);
+    service.serve(api).await?;
 
-    for node in &nodes {
-        let (shards, stop) = (shards.clone(), lifecycle.token(Stage::Intake));
-        let node = node.clone();
-        lifecycle.spawn(Stage::Intake, "shard", async move { shards.keep(node, stop).await });
+    for node in nodes.clone() {
+        let shards = shards.clone();
+        service.spawn(
+            Stage::Intake,
+            node.name,
+            |stop| async move { shards.keep(node, stop).await },
+        );
     }
     let coordinator = coordinator::Coordinator {
-        owner: config.postgres.migration_url.clone(),
+        owner: config.service.postgres.migration_url.clone(),
         nodes,
         shards: shards.clone(),
-        pool: pool.clone(),
+        pool: service.pool.clone(),
     };
-    let (stop, kept) = (lifecycle.token(Stage::Intake), database.clone());
-    lifecycle.spawn(Stage::Intake, "coordinator", coordinator.keep(kept, stop));
-
-    let consume = Consumer {
-        kafka: config.kafka.clone(),
-        pool: pool.clone(),
-        topics: &Topic::EVENTS,
-        broker: consumer,
-    };
-    let follower = follower::Follower::new(shards, waiters);
-    let (stop, ready) = (lifecycle.token(Stage::Intake), database.clone());
-    lifecycle.spawn(Stage::Intake, "consumer", async move {
-        if ready.wait(&stop).await { consume.run(follower, stop).await } else { Ok(()) }
-    });
-
+    let database = service.database.clone();
+    service.spawn(Stage::Intake, "coordinator", |stop| coordinator.keep(database, stop));
+    service.consume(&Topic::EVENTS, follower::Follower::new(shards, waiters));
     // Monitoring says nothing of its own, but it too has dead letters to send.
-    let relay = Relay {
-        database: postgres::options(url, NAME)?,
-        pool,
-        outbox: Outbox::default(),
-        kafka: config.kafka,
-        source: "/service-monitoring-order",
-        broker: producer,
-        caches: None,
-    };
-    let stop = lifecycle.token(Stage::Publish);
-    lifecycle.spawn(Stage::Publish, "relay", async move {
-        if database.wait(&stop).await { relay.run(stop).await } else { Ok(()) }
-    });
-    Ok(lifecycle.run().await)
+    service.relay(None)?;
+    Ok(service.run().await)
 }

@@ -3,7 +3,7 @@
 use ordersaga_contract::ItemId;
 use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody, Text};
 use poem_openapi::param::Query;
-use poem_openapi::{ApiResponse, Object, OpenApi};
+use poem_openapi::{ApiResponse, Object, OpenApi, Tags};
 use serde::{Deserialize, Serialize};
 
 use crate::items::{ItemView, Items};
@@ -76,7 +76,13 @@ impl Api {
     }
 }
 
-#[OpenApi]
+#[derive(Tags)]
+enum Tag {
+    /// Items and their stock.
+    Items,
+}
+
+#[OpenApi(tag = "Tag::Items")]
 impl Api {
     /// Find an item
     ///

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use clap::Parser;
-use ordersaga_runtime::config::{
-    self, HttpConfig, KafkaConfig, LogConfig, PostgresConfig, Secret, SecretParser, ShutdownConfig,
-};
+use ordersaga_runtime::config::{self, Secret, SecretParser};
+use ordersaga_runtime::service::ServiceConfig;
 
 const REDIS_URL: SecretParser = SecretParser { prefixes: &["redis://", "rediss://"] };
 
@@ -14,15 +13,7 @@ const REDIS_URL: SecretParser = SecretParser { prefixes: &["redis://", "rediss:/
 #[command(name = "service-store", version, about)]
 pub(crate) struct Config {
     #[command(flatten)]
-    pub(crate) http: HttpConfig,
-    #[command(flatten)]
-    pub(crate) postgres: PostgresConfig,
-    #[command(flatten)]
-    pub(crate) kafka: KafkaConfig,
-    #[command(flatten)]
-    pub(crate) log: LogConfig,
-    #[command(flatten)]
-    pub(crate) shutdown: ShutdownConfig,
+    pub(crate) service: ServiceConfig,
     /// Redis URL, as redis://user:password@host:port/database. The service works without Redis,
     /// only slower.
     #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379/0",

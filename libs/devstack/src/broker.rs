@@ -170,9 +170,13 @@ impl Kit {
 
     fn launch_with(&self, extra: &[OsString], place: &Place, log: &Path) -> Launch {
         let properties = place.properties.to_string_lossy();
+        // A library unpacked for a broker that was killed goes with the broker's folder.
+        let mut unpack = OsString::from("-Djava.io.tmpdir=");
+        unpack.push(place.properties.parent().unwrap_or(&place.data));
+        let extra: Vec<_> = extra.iter().cloned().chain([unpack]).collect();
         Launch {
             program: self.java.clone(),
-            arguments: self.arguments(extra, &["kafka.Kafka", &properties]),
+            arguments: self.arguments(&extra, &["kafka.Kafka", &properties]),
             environment: [].into(),
             log: log.to_owned(),
             death_signal: "KILL",

@@ -15,5 +15,6 @@ pub mod outbox;
 pub mod postgres;
 mod producer;
 pub mod relay;
+pub mod service;
 pub mod telemetry;
 pub mod topics;

@@ -89,7 +89,7 @@ pub struct Relay {
     /// The broker.
     pub kafka: KafkaConfig,
     /// The service, as `ce_source` names it.
-    pub source: &'static str,
+    pub source: String,
     /// How the producer's state shows.
     pub broker: Dependency,
     /// Caches to tell of changes.
@@ -137,7 +137,7 @@ impl Relay {
             pool: self.pool.clone(),
             publisher: publisher.clone(),
             topic: format!("{}{}", self.kafka.topic_prefix, Topic::DeadLetter),
-            consumer: self.source,
+            consumer: self.source.clone(),
         };
         let _letters = AbortOnDropHandle::new(tokio::spawn(letters.run()));
         tracing::info!("relaying the outbox");
@@ -313,7 +313,7 @@ impl Drain<'_> {
             partition: Some(partition_of(*order)),
             key: Some(key.as_bytes()),
             payload: Some(payload),
-            headers: headers(*order, *fact, self.relay.source, &time, traceparent.as_deref()),
+            headers: headers(*order, *fact, &self.relay.source, &time, traceparent.as_deref()),
         });
         let delivery = self.publisher.publish(records.collect()).await?;
         for topic in Topic::EVENTS {

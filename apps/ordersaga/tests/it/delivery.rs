@@ -1,11 +1,13 @@
 //! At-least-once delivery, in any order, any number of times: the effects are the same.
 
-use anyhow::{Result, ensure};
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use ordersaga_devstack::{Cluster, Service};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::bed::{Bed, saga};
+use crate::bed::{Bed, order_for, saga};
 use crate::invariants::{self, Snapshot};
 use crate::records::EVENTS;
 
@@ -82,6 +84,39 @@ fn replaying_all_topics_from_the_beginning_changes_nothing() -> Result<()> {
         ensure!(now == records, "{now} records, not {records}: something was said anew");
         let applied = bed.metric(Service::Monitoring, "consumer_records_total").await?;
         ensure!(applied == records as f64, "{applied} of {records} were consumed again");
+        Ok(())
+    })
+}
+
+#[test]
+fn every_event_carries_its_headers_and_the_trace_of_its_order() -> Result<()> {
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    saga(async |bed| {
+        let url = format!("{}/api/v1/orders/create", bed.url(Service::CreateOrder));
+        let request = bed.http.post(url).header("traceparent", TRACE).json(&order_for(1));
+        bed.send(request).await?.expect(201)?;
+        bed.reaches(1, "SHIPPING").await?;
+        bed.cancel(1).await?;
+        invariants::hold(bed).await?;
+        let records = bed.log().read(&EVENTS).await?;
+        let mut ids = BTreeSet::new();
+        for record in &records {
+            let event: Value = serde_json::from_slice(&record.payload)?;
+            let header = |name: &str| record.header(name).with_context(|| format!("no {name}"));
+            ensure!(header("ce_specversion")? == "1.0");
+            let kind = event["type"].as_str().context("type")?;
+            ensure!(header("ce_type")? == format!("ordersaga.{kind}.v1"), "{record:?}");
+            let source = match kind {
+                "OrderPlaced" | "OrderReset" => "/service-create-order",
+                _ => "/service-store",
+            };
+            ensure!(header("ce_source")? == source, "{record:?}");
+            ensure!(event["time"] == header("ce_time")?, "{record:?}");
+            ensure!(header("content-type")? == "application/json");
+            ensure!(header("traceparent")? == TRACE, "the trace is lost at {kind}");
+            ids.insert(header("ce_id")?);
+        }
+        ensure!(ids.len() == 4 && records.len() == 4, "{ids:?}");
         Ok(())
     })
 }

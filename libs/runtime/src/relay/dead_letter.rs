@@ -26,7 +26,7 @@ pub(super) struct Letters {
     pub(super) publisher: Arc<Publisher>,
     pub(super) topic: String,
     /// Who could not read them.
-    pub(super) consumer: &'static str,
+    pub(super) consumer: String,
 }
 
 #[derive(FromRow)]
@@ -108,7 +108,7 @@ impl Letters {
             ("dead-letter-partition", &letter.partition.to_string()),
             ("dead-letter-offset", &letter.offset.to_string()),
             ("dead-letter-error", &letter.error),
-            ("dead-letter-consumer", self.consumer),
+            ("dead-letter-consumer", &self.consumer),
             ("dead-letter-time", &cloud_event::time(letter.at)),
         ] {
             headers = headers.insert(Header { key, value: Some(value) });

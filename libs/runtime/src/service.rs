@@ -1,0 +1,161 @@
+//! A service put together: what all of them start, stop and depend on in the same way. A service
+//! adds its API, its event handler and whatever else it runs.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use ordersaga_contract::Topic;
+use poem_openapi::OpenApi;
+use sqlx::postgres::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{HttpConfig, KafkaConfig, LogConfig, PostgresConfig, ShutdownConfig};
+use crate::consumer::{Consumer, Handler};
+use crate::health::{Dependency, Health};
+use crate::http::{self, HttpService};
+use crate::lifecycle::{Lifecycle, Stage};
+use crate::outbox::Outbox;
+use crate::relay::{Invalidate, Relay};
+use crate::{postgres, telemetry};
+
+/// The settings every service has.
+#[derive(Args, Clone, Debug)]
+pub struct ServiceConfig {
+    /// The HTTP server.
+    #[command(flatten)]
+    pub http: HttpConfig,
+    /// The service's database.
+    #[command(flatten)]
+    pub postgres: PostgresConfig,
+    /// The broker.
+    #[command(flatten)]
+    pub kafka: KafkaConfig,
+    /// Logs.
+    #[command(flatten)]
+    pub log: LogConfig,
+    /// Stopping.
+    #[command(flatten)]
+    pub shutdown: ShutdownConfig,
+}
+
+/// A service being put together, and then running.
+pub struct Service {
+    name: &'static str,
+    config: ServiceConfig,
+    lifecycle: Lifecycle,
+    /// What the service depends on, as `/ready` shows it.
+    pub health: Health,
+    /// The service's database: up once its schema is there.
+    pub database: Dependency,
+    /// Connections to it.
+    pub pool: PgPool,
+    /// Its outbox.
+    pub outbox: Outbox,
+}
+
+/// Runs a service's `main` on a runtime of its own, with logs as configured.
+pub fn run<F: Future<Output = anyhow::Result<ExitCode>>>(
+    log: &LogConfig,
+    service: F,
+) -> anyhow::Result<ExitCode> {
+    telemetry::init(log)?;
+    tokio::runtime::Runtime::new()?.block_on(service)
+}
+
+impl Service {
+    /// A service with nothing running yet.
+    pub fn new(name: &'static str, config: ServiceConfig) -> anyhow::Result<Self> {
+        let health = Health::default();
+        let url = config.postgres.url.expose();
+        Ok(Self {
+            name,
+            lifecycle: Lifecycle::new(config.shutdown.timeout),
+            database: health.required("postgres"),
+            pool: postgres::pool(url, name, config.postgres.connections)?,
+            outbox: Outbox::default(),
+            health,
+            config,
+        })
+    }
+
+    /// Cancelled when a stage is to stop.
+    pub fn stop(&self, stage: Stage) -> CancellationToken {
+        self.lifecycle.token(stage)
+    }
+
+    /// Runs a task from now until its stage stops.
+    pub fn spawn<F>(
+        &self,
+        stage: Stage,
+        name: &'static str,
+        task: impl FnOnce(CancellationToken) -> F,
+    ) where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        self.lifecycle.spawn(stage, name, task(self.stop(stage)));
+    }
+
+    /// Runs a task from when the database is there until its stage stops.
+    pub fn spawn_when_ready<F>(
+        &self,
+        stage: Stage,
+        name: &'static str,
+        task: impl FnOnce(CancellationToken) -> F + Send + 'static,
+    ) where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let database = self.database.clone();
+        self.spawn(stage, name, |stop| async move {
+            if database.wait(&stop).await { task(stop).await } else { Ok(()) }
+        });
+    }
+
+    /// Serves an API. The address is taken before anything else runs: a port in use is an error at
+    /// once.
+    pub async fn serve<A: OpenApi + Send + 'static>(
+        &self,
+        api: HttpService<A>,
+    ) -> anyhow::Result<()> {
+        let listener = http::bind(self.config.http.listen).await?;
+        self.spawn(Stage::Intake, "http", |stop| http::serve(listener, api, stop));
+        Ok(())
+    }
+
+    /// Brings the schema up to date and keeps the database's state.
+    pub fn keep_schema(&self, schema: postgres::Schema) {
+        let (pool, database) = (self.pool.clone(), self.database.clone());
+        self.spawn(Stage::Intake, "schema", |stop| schema.keep(pool, database, stop));
+    }
+
+    /// Applies the events of `topics`.
+    pub fn consume<H: Handler>(&self, topics: &'static [Topic], handler: H) {
+        let consumer = Consumer {
+            kafka: self.config.kafka.clone(),
+            pool: self.pool.clone(),
+            topics,
+            broker: self.health.required("kafka-consumer"),
+        };
+        self.spawn_when_ready(Stage::Intake, "consumer", |stop| consumer.run(handler, stop));
+    }
+
+    /// Publishes what the outbox holds, dead letters included.
+    pub fn relay(&self, caches: Option<Arc<dyn Invalidate>>) -> anyhow::Result<()> {
+        let relay = Relay {
+            database: postgres::options(self.config.postgres.url.expose(), self.name)?,
+            pool: self.pool.clone(),
+            outbox: self.outbox.clone(),
+            kafka: self.config.kafka.clone(),
+            source: format!("/{}", self.name),
+            broker: self.health.required("kafka-producer"),
+            caches,
+        };
+        self.spawn_when_ready(Stage::Publish, "relay", |stop| relay.run(stop));
+        Ok(())
+    }
+
+    /// Runs until told to stop or until a task fails.
+    pub async fn run(self) -> ExitCode {
+        self.lifecycle.run().await
+    }
+}
