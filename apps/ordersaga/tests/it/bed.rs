@@ -204,7 +204,7 @@ impl Bed {
             book: Mutex::default(),
         };
         for service in Service::ALL {
-            let process = bed.instance(service, free_port()?, service.name())?;
+            let process = bed.instance(service, free_port()?, service.name());
             bed.services.insert(service, process);
         }
         // The Location of a new order names monitoring's port, chosen only now.
@@ -217,12 +217,7 @@ impl Bed {
     }
 
     /// A further process of a service on this system; not started.
-    pub(crate) fn instance(
-        &self,
-        service: Service,
-        port: u16,
-        name: &str,
-    ) -> Result<ServiceProcess> {
+    pub(crate) fn instance(&self, service: Service, port: u16, name: &str) -> ServiceProcess {
         let redis = self.redis.url();
         let mut environment =
             service_env(service, &self.databases, &self.broker, &redis, &self.prefix, port);
@@ -232,7 +227,7 @@ impl Bed {
             }
         }
         let log = self.folder.path().join(format!("{name}.log"));
-        Ok(ServiceProcess::new(service, environment, log))
+        ServiceProcess::new(service, environment, log)
     }
 
     /// Makes the topics.
@@ -450,16 +445,16 @@ impl Bed {
     }
 
     /// A metric of a service: the sum of all series whose text begins so.
-    pub(crate) async fn metric(&self, service: Service, series: &str) -> Result<f64> {
+    pub(crate) async fn metric(&self, service: Service, series: &str) -> Result<i64> {
         let page = self.get(service, "/metrics").await?;
         Ok(sum_of(&page.text, series))
     }
 }
 
 /// The sum of a page's series that begin with this text.
-pub(crate) fn sum_of(page: &str, series: &str) -> f64 {
+pub(crate) fn sum_of(page: &str, series: &str) -> i64 {
     let lines = page.lines().filter(|line| line.starts_with(series));
-    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<i64>().ok()).sum()
 }
 
 fn end_of(log: &Path) -> String {

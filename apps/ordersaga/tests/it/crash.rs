@@ -41,7 +41,7 @@ async fn survives(bed: &Bed, service: Service, points: &[&str]) -> Result<()> {
     for (round, point) in points.iter().enumerate() {
         let healthy = &bed.services[&service];
         healthy.terminate().await?;
-        let mut doomed = bed.instance(service, healthy.port(), &format!("doomed-{round}"))?;
+        let mut doomed = bed.instance(service, healthy.port(), &format!("doomed-{round}"));
         doomed.set("CRASH_AT", point);
         doomed.start()?;
         doomed.wait_ready(WITHIN).await?;

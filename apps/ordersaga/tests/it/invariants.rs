@@ -55,6 +55,10 @@ fn position(names: &[&str], name: &Value) -> Option<i16> {
     i16::try_from(at).ok()
 }
 
+fn reason_name(code: i16) -> Option<&'static str> {
+    REASONS.get(usize::try_from(code).ok()?.checked_sub(1)?).copied()
+}
+
 impl Said {
     /// Reads a record by the published contract; `None` if it is none of its events.
     pub(crate) fn read(record: &Record) -> Option<Self> {
@@ -399,7 +403,7 @@ fn check_statuses(told: &Told, snapshot: &Snapshot) -> Result<()> {
         let has = |fact: i16| said.iter().any(|one| one.fact == fact);
         let end = said.iter().find(|one| RESETS.contains(&one.fact));
         let (step, reason) = match end {
-            Some(end) => ("CANCELLED", end.reason.map(|code| REASONS[code as usize - 1])),
+            Some(end) => ("CANCELLED", end.reason.and_then(reason_name)),
             None if has(RESERVED) => ("SHIPPING", None),
             None => ("UNDER_RESERVATION", None),
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use ordersaga_contract::partition_of;
-use ordersaga_devstack::{Cluster, Part, Service};
+use ordersaga_devstack::{Cluster, Part, Service, ServiceProcess};
 
 use crate::bed::{Bed, Plan, block_on, order_for, saga, until};
 use crate::defects::state_of;
@@ -54,7 +54,7 @@ async fn without_shard2(
     for order in orders {
         // Partitions are dealt to the two shards in turn.
         let partition = partition_of(order.try_into()?);
-        if partition % 2 == 0 { here.push(order) } else { away.push(order) }
+        if partition.is_multiple_of(2) { here.push(order) } else { away.push(order) }
     }
     ensure!(here.len() > 10 && away.len() > 10, "{here:?} {away:?}");
     for order in &here {
@@ -111,7 +111,7 @@ fn with_the_broker_away_orders_are_accepted_and_end_when_it_is_back() -> Result<
         let plan = Plan::default().broker(broker.url());
         plan.run(async |bed| {
             let item = bed.add_item(10).await?;
-            let pids: Vec<_> = bed.services.values().map(|process| process.pid()).collect();
+            let pids: Vec<_> = bed.services.values().map(ServiceProcess::pid).collect();
             broker.kill9().await?;
             let order = order_for(item);
             let orders = try_join_all((0..20).map(|_| bed.place(&order))).await?;
@@ -125,14 +125,14 @@ fn with_the_broker_away_orders_are_accepted_and_end_when_it_is_back() -> Result<
                 .await?;
             }
             until("a metric tells of what waits", async || {
-                Ok(bed.metric(Service::CreateOrder, "outbox_pending").await? >= 21.0)
+                Ok(bed.metric(Service::CreateOrder, "outbox_pending").await? >= 21)
             })
             .await?;
             broker.start().await?;
             bed.wait_ready().await?;
             bed.reaches(orders[3], "CANCELLED").await?;
             invariants::hold(bed).await?;
-            let now: Vec<_> = bed.services.values().map(|process| process.pid()).collect();
+            let now: Vec<_> = bed.services.values().map(ServiceProcess::pid).collect();
             ensure!(pids == now, "a service did not live through it");
             let item = bed.item(item).await?;
             let held = item["reserved"].as_i64().unwrap_or_default();

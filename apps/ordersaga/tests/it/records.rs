@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::groups::GroupInfo;
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -118,7 +119,7 @@ impl Log {
         let (log, group) = (self.clone(), format!("{}{group}", self.prefix));
         tokio::task::spawn_blocking(move || {
             let groups = log.consumer()?.client().fetch_group_list(Some(&group), TIMEOUT)?;
-            let members = groups.groups().iter().flat_map(|group| group.members());
+            let members = groups.groups().iter().flat_map(GroupInfo::members);
             members.map(|member| assigned(member.assignment().unwrap_or_default())).collect()
         })
         .await?
