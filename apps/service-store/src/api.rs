@@ -6,7 +6,8 @@ use poem_openapi::param::Query;
 use poem_openapi::{ApiResponse, Object, OpenApi, Tags};
 use serde::{Deserialize, Serialize};
 
-use crate::items::{ItemView, Items};
+use crate::items::Items;
+use crate::view::ItemView;
 
 /// What the API says of itself.
 pub(crate) const ABOUT: About = About {

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::db;
-use crate::items::ItemView;
+use crate::view::ItemView;
 
 /// How long an id stays known to be no item's.
 const ABSENCE_TTL: Duration = Duration::from_secs(5);

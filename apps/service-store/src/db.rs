@@ -11,7 +11,7 @@ use sqlx::migrate::Migrator;
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection, PgPool};
 
-use crate::items::{ItemView, ReservationView};
+use crate::view::{ItemView, ReservationView};
 
 /// The migrations of this service's database.
 pub(crate) static MIGRATIONS: &Migrator = {

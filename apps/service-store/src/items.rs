@@ -6,65 +6,16 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use ordersaga_contract::{ItemId, Quantity, SellerId};
 use ordersaga_runtime::postgres::within;
 use parking_lot::Mutex;
-use poem_openapi::{Enum, Object};
-use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 
 use crate::cache::{Cache, Lookup};
 use crate::db;
-
-/// An item.
-#[derive(Debug, Clone, PartialEq, Eq, Object, Serialize, Deserialize)]
-pub(crate) struct ItemView {
-    /// The item.
-    pub(crate) item_id: i64,
-    /// Who sells it.
-    pub(crate) seller_id: i64,
-    /// Price of a unit in the currency's minor units.
-    pub(crate) price: i64,
-    /// What it is called.
-    pub(crate) item_name: String,
-    /// Whether at least one unit is reserved now.
-    pub(crate) is_reserved: bool,
-    /// When the item last changed.
-    pub(crate) date: DateTime<Utc>,
-    /// Units there are.
-    pub(crate) quantity: i64,
-    /// Units free to be reserved.
-    pub(crate) available: i64,
-    /// Units reserved now.
-    pub(crate) reserved: i64,
-    /// The newest reservations, newest order first; at most 20.
-    pub(crate) reservations: Vec<ReservationView>,
-}
-
-/// A reservation of an item.
-#[derive(Debug, Clone, PartialEq, Eq, Object, Serialize, Deserialize)]
-pub(crate) struct ReservationView {
-    /// Whose it is.
-    pub(crate) order_id: i64,
-    /// Held or given back.
-    pub(crate) state: ReservationState,
-    /// Since when.
-    pub(crate) time: DateTime<Utc>,
-}
-
-/// Whether stock is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, Serialize, Deserialize)]
-#[oai(rename_all = "SCREAMING_SNAKE_CASE")]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(crate) enum ReservationState {
-    /// Held for the order.
-    Reserved,
-    /// Given back.
-    Released,
-}
+use crate::view::ItemView;
 
 /// An item with its version, if there is one.
 type Loaded = Option<(ItemView, i64)>;

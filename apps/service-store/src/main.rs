@@ -6,6 +6,7 @@ mod config;
 mod db;
 mod items;
 mod reservations;
+mod view;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -38,6 +38,8 @@ pub fn service_env(
         ("KAFKA_TOPIC_PREFIX", prefix.to_owned()),
         ("KAFKA_GROUP", format!("{prefix}{}", service.group())),
         ("LOG_FORMAT", "json".to_owned()),
+        // With RUST_BACKTRACE set, every error of an outage would otherwise collect a backtrace.
+        ("RUST_LIB_BACKTRACE", "0".to_owned()),
     ];
     match service {
         Service::CreateOrder => {
