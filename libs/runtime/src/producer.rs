@@ -19,6 +19,9 @@ use crate::config::KafkaConfig;
 use crate::health::Dependency;
 use crate::kafka;
 
+/// How long asking for one topic's partitions may take.
+const LEARNING: Duration = Duration::from_secs(2);
+
 /// A record to publish.
 pub(crate) struct Outgoing<'a> {
     pub(crate) topic: &'a str,
@@ -106,7 +109,7 @@ fn has_producer_id(statistics: &Statistics) -> bool {
 
 /// An idempotent producer.
 pub(crate) struct Publisher {
-    producer: Option<ThreadedProducer<Watcher>>,
+    producer: Option<Arc<ThreadedProducer<Watcher>>>,
 }
 
 impl Publisher {
@@ -128,7 +131,19 @@ impl Publisher {
         let watcher = Watcher { broker, failed: AtomicBool::new(false) };
         let producer = ThreadedProducer::from_config_and_context(&client, watcher)
             .context("producer settings")?;
-        Ok(Self { producer: Some(producer) })
+        Ok(Self { producer: Some(Arc::new(producer)) })
+    }
+
+    /// Learns where the topics' partitions are, so that the first order does not wait for it. A
+    /// topic that is not there yet is learnt when it is first written to.
+    pub(crate) async fn learn(&self, topics: Vec<String>) {
+        let producer = self.producer().clone();
+        let learn = move || {
+            for topic in topics {
+                let _ = producer.client().fetch_metadata(Some(&topic), LEARNING);
+            }
+        };
+        let _ = tokio::task::spawn_blocking(learn).await;
     }
 
     /// Whether it has taken every record so far; if not, another one is to take its place.
@@ -137,7 +152,7 @@ impl Publisher {
             && self.producer().client().fatal_error().is_none()
     }
 
-    fn producer(&self) -> &ThreadedProducer<Watcher> {
+    fn producer(&self) -> &Arc<ThreadedProducer<Watcher>> {
         self.producer.as_ref().expect("taken only by drop")
     }
 

@@ -131,6 +131,8 @@ impl Relay {
                 return Ok(());
             }
         }
+        let topics = Topic::EVENTS.map(|topic| format!("{}{topic}", self.kafka.topic_prefix));
+        publisher.learn(topics.to_vec()).await;
         let _relaying = self.outbox.relaying();
         let _listening = AbortOnDropHandle::new(tokio::spawn(self.listener()));
         let letters = dead_letter::Letters {
@@ -145,7 +147,7 @@ impl Relay {
             relay: self,
             publisher,
             connection,
-            topics: Topic::EVENTS.map(|topic| format!("{}{topic}", self.kafka.topic_prefix)),
+            topics,
             cursor: Cursor::default(),
             in_flight: VecDeque::new(),
             acknowledged: None,
