@@ -1,31 +1,17 @@
 //! The known defects of the public solution of this homework: none of them is ours.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
-use ordersaga_contract::{OrderId, partition_of};
 use ordersaga_devstack::{Cluster, Part, Service};
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
-use crate::bed::{Bed, Plan, WITHIN, block_on, order_for, saga, until};
-use crate::invariants::{self, Snapshot, consumed};
-use crate::records::{EVENTS, Record};
-
-fn partition(order: i64) -> Result<i32> {
-    Ok(i32::try_from(partition_of(OrderId::try_from(order)?))?)
-}
-
-/// An event as another service would have published it.
-fn event(topic: &str, order: i64, item: i64, more: &Value) -> Result<Record> {
-    let mut event = json!({
-        "version": 1, "order_id": order, "item_id": item, "seller_id": 1, "client_id": 1,
-        "quantity": 1, "time": "2026-01-02T03:04:05.000006Z",
-    });
-    for (name, value) in more.as_object().into_iter().flatten() {
-        event[name] = value.clone();
-    }
-    Ok(Record::new(topic, partition(order)?, &order.to_string(), &event.to_string()))
-}
+use crate::bed::{Bed, Plan, WITHIN, block_on, saga, until};
+use crate::client::{order_for, state_of};
+use crate::invariants::{self, consumed};
+use crate::poison::event;
+use crate::records::EVENTS;
+use crate::snapshot::Snapshot;
 
 /// Waits until a service has applied everything in its topics.
 async fn caught_up(bed: &Bed, cluster: Cluster) -> Result<()> {
@@ -166,95 +152,6 @@ fn defect_05_duplicates_make_no_duplicate_status_rows() -> Result<()> {
 }
 
 #[test]
-fn defect_06_with_redis_down_find_tells_the_truth() -> Result<()> {
-    saga(async |bed| {
-        ensure!(bed.item(1).await?["is_reserved"] == false, "this answer is now cached");
-        bed.redis.kill9().await?;
-        let item = bed.item(1).await?;
-        ensure!(item["item_name"] == "IPHONE 13" && item["price"] == 1000, "{item}");
-        let order = bed.place(&order_for(1)).await?;
-        bed.reaches(order, "SHIPPING").await?;
-        let item = bed.item(1).await?;
-        ensure!(item["is_reserved"] == true, "the cached answer is stale: {item}");
-        let unknown = bed.get(Service::Store, "/api/v1/items/find?item_id=99").await?;
-        ensure!(unknown.status == 404, "{unknown:?}");
-        let bypassed = r#"cache_requests_total{result="bypass"}"#;
-        ensure!(bed.metric(Service::Store, bypassed).await? >= 1, "no metric tells of it");
-        let ready = bed.get(Service::Store, "/ready").await?.expect(200)?;
-        ensure!(state_of(&ready, "redis")?["ready"] == false, "{ready}");
-        invariants::hold(bed).await
-    })
-}
-
-#[test]
-fn defect_06_what_changed_while_redis_was_away_is_not_read_from_it_afterwards() -> Result<()> {
-    saga(async |bed| {
-        ensure!(bed.item(1).await?["is_reserved"] == false, "this answer is now cached");
-        // Frozen, not ended: it comes back with everything it had.
-        bed.redis.pause()?;
-        let order = bed.place(&order_for(1)).await?;
-        bed.reaches(order, "SHIPPING").await?;
-        ensure!(bed.item(1).await?["is_reserved"] == true);
-        bed.redis.resume()?;
-        until("redis is back in use", async || {
-            ensure!(bed.item(1).await?["is_reserved"] == true, "a stale item was served");
-            let hits = r#"cache_requests_total{result="hit"}"#;
-            Ok(bed.metric(Service::Store, hits).await? >= 1)
-        })
-        .await?;
-        invariants::hold(bed).await
-    })
-}
-
-#[test]
-fn defect_06_reads_that_race_reservations_leave_no_stale_item() -> Result<()> {
-    saga(async |bed| {
-        let item = bed.add_item(1000).await?;
-        let orders = async {
-            let order = order_for(item);
-            for round in 0..12 {
-                let placed = try_join_all((0..10).map(|_| bed.place(&order))).await?;
-                if round % 3 == 0 {
-                    try_join_all(placed.iter().map(|order| bed.cancel(*order))).await?;
-                }
-            }
-            invariants::at_rest(bed).await
-        };
-        let reads = async {
-            loop {
-                let item = bed.item(item).await?;
-                let sum = item["reserved"].as_i64().zip(item["available"].as_i64());
-                ensure!(sum.map(|(held, free)| held + free) == Some(1000), "torn: {item}");
-            }
-        };
-        tokio::select! {
-            done = orders => done?,
-            failed = async { tokio::try_join!(reads, reads2(bed, item)) } => {
-                let _: ((), ()) = failed?;
-            }
-        }
-        let held = "SELECT reserved FROM item WHERE item_id = 4";
-        let held = bed.number(Cluster::Store, held).await?;
-        let shown = bed.item(item).await?;
-        ensure!(shown["reserved"] == held, "the cache is stale: {shown}, the database has {held}");
-        invariants::hold(bed).await
-    })
-}
-
-async fn reads2(bed: &Bed, item: i64) -> Result<()> {
-    loop {
-        bed.item(item).await?;
-    }
-}
-
-/// One dependency in the body of `/ready`.
-pub(crate) fn state_of<'a>(ready: &'a Value, name: &str) -> Result<&'a Value> {
-    let all = ready["dependencies"].as_array().into_iter().flatten();
-    let mut named = all.filter(|dependency| dependency["name"] == name);
-    named.next().with_context(|| format!("{name} is not in {ready}"))
-}
-
-#[test]
 fn defect_07_an_order_ends_at_its_deadline_when_the_store_is_silent() -> Result<()> {
     let plan = Plan::default().set(Service::CreateOrder, "ORDER_DEADLINE_SECONDS", "1");
     block_on(plan.run(async |bed| {
@@ -318,86 +215,6 @@ fn defect_08_unknown_orders_are_404_and_cancelling_twice_is_202() -> Result<()> 
         bed.cancel(order).await?;
         invariants::hold(bed).await?;
         ensure!(bed.log().read(&["reset"]).await?.len() == 1, "said once");
-        Ok(())
-    })
-}
-
-/// What is wrong with a record, and what its dead letter says.
-const POISON: [(&str, &str, &str); 6] = [
-    ("not JSON", "not json at all", "not an event"),
-    ("wrong version", r#"{"version":2,"type":"OrderPlaced","order_id":1}"#, "version 2"),
-    ("missing field", r#"{"version":1,"type":"OrderPlaced","order_id":1}"#, "missing field"),
-    ("unknown type", "UNKNOWN_TYPE", "OrderLost"),
-    ("wrong key", "WRONG_KEY", "key"),
-    ("empty", "", "not an event"),
-];
-
-#[test]
-fn defect_09_poison_goes_to_dead_letter_and_its_partition_goes_on() -> Result<()> {
-    saga(async |bed| {
-        let place = partition(1)?;
-        let whole = json!({"type": "OrderPlaced"});
-        let mut sent = Vec::new();
-        for topic in EVENTS {
-            for (kind, payload, _) in POISON {
-                let (key, payload) = match payload {
-                    "WRONG_KEY" => ("2".to_owned(), event(topic, 1, 1, &whole)?.payload),
-                    "UNKNOWN_TYPE" => {
-                        ("1".to_owned(), event(topic, 1, 1, &json!({"type": "OrderLost"}))?.payload)
-                    }
-                    other => ("1".to_owned(), other.into()),
-                };
-                let mut record = Record::new(topic, place, &key, "");
-                record.payload = payload;
-                record.headers.push(("kind".to_owned(), kind.into()));
-                sent.push(record);
-            }
-            // Events that are whole and stand where they do not belong.
-            let mut astray = event(topic, 1, 1, &json!({"type": "OrderPlaced"}))?;
-            astray.partition = (place + 1) % 16;
-            astray.headers.push(("kind".to_owned(), "wrong partition".into()));
-            sent.push(astray);
-        }
-        bed.log().write(sent.clone()).await?;
-        // Every topic's partition goes on: an order needs all three.
-        let order = bed.place(&order_for(1)).await?;
-        ensure!(partition(order)? == place);
-        bed.reaches(order, "SHIPPING").await?;
-        bed.cancel(order).await?;
-        bed.reaches(order, "CANCELLED").await?;
-        invariants::hold(bed).await?;
-
-        let letters = bed.log().read(&["dead-letter"]).await?;
-        let kinds = POISON.len() + 1;
-        ensure!(letters.len() == kinds * (2 + 2 + 3), "{} dead letters", letters.len());
-        for letter in &letters {
-            let header = |name: &str| letter.header(name).with_context(|| format!("no {name}"));
-            let (topic, kind) = (header("dead-letter-topic")?, header("kind")?);
-            let original = sent
-                .iter()
-                .find(|record| record.topic == topic && record.header("kind") == Some(kind.clone()))
-                .context("nobody sent this")?;
-            ensure!(letter.payload == original.payload && letter.key == original.key, "{kind}");
-            ensure!(header("dead-letter-partition")? == original.partition.to_string());
-            header("dead-letter-offset")?.parse::<i64>()?;
-            header("dead-letter-time")?;
-            let error = header("dead-letter-error")?;
-            let expected =
-                POISON.iter().find(|poison| poison.0 == kind).map_or("partition", |p| p.2);
-            ensure!(error.contains(expected), "{kind}: {error}");
-        }
-        for (service, topics) in [
-            (Service::CreateOrder, &["reservation", "reset"][..]),
-            (Service::Store, &["incoming", "reset"]),
-            (Service::Monitoring, &EVENTS),
-        ] {
-            for topic in topics {
-                let series =
-                    format!(r#"consumer_records_total{{result="dead_lettered",topic="{topic}"}}"#);
-                let counted = bed.metric(service, &series).await?;
-                ensure!(usize::try_from(counted)? == kinds, "{service}: {series} {counted}");
-            }
-        }
         Ok(())
     })
 }

@@ -7,9 +7,11 @@ use futures_util::future::try_join_all;
 use ordersaga_devstack::{Cluster, Service};
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, order_for, saga};
-use crate::invariants::{self, Snapshot};
+use crate::bed::{Bed, saga};
+use crate::client::order_for;
+use crate::invariants;
 use crate::records::EVENTS;
+use crate::snapshot::Snapshot;
 
 /// Orders that end in every way there is.
 async fn orders_of_all_kinds(bed: &Bed) -> Result<()> {

@@ -2,7 +2,10 @@
 //! services as processes of their own. Each test has databases, topics and services to itself
 //! ([`bed`]); the parts are shared by all, except in tests that stop one.
 
+mod bad_input;
 mod bed;
+mod cache;
+mod client;
 mod crash;
 mod defects;
 mod delivery;
@@ -10,7 +13,9 @@ mod http;
 mod invariants;
 mod outage;
 mod partitioner;
+mod poison;
 mod records;
 mod roles;
 mod scaling;
 mod session;
+mod snapshot;

@@ -7,8 +7,8 @@ use futures_util::future::try_join_all;
 use ordersaga_contract::partition_of;
 use ordersaga_devstack::{Cluster, Part, Service, ServiceProcess};
 
-use crate::bed::{Bed, Plan, block_on, order_for, saga, until};
-use crate::defects::state_of;
+use crate::bed::{Bed, Plan, block_on, until};
+use crate::client::{order_for, state_of};
 use crate::invariants;
 
 #[test]
@@ -206,37 +206,5 @@ fn a_restart_of_each_database_under_load_loses_nothing() -> Result<()> {
             Ok(())
         })
         .await
-    })
-}
-
-#[test]
-fn killing_redis_amid_orders_leaves_no_stale_item() -> Result<()> {
-    saga(async |bed| {
-        let item = bed.add_item(500).await?;
-        let order = order_for(item);
-        for round in 0..4 {
-            let orders = async {
-                let placed = try_join_all((0..25).map(|_| bed.place(&order))).await?;
-                try_join_all(placed.iter().step_by(3).map(|order| bed.cancel(*order))).await
-            };
-            let reads = async {
-                for _ in 0..30 {
-                    bed.item(item).await?;
-                }
-                anyhow::Ok(())
-            };
-            let redis = async {
-                if round % 2 == 0 {
-                    bed.redis.kill9().await?;
-                    bed.redis.start().await
-                } else {
-                    bed.redis.pause()?;
-                    bed.item(item).await?;
-                    bed.redis.resume()
-                }
-            };
-            tokio::try_join!(orders, reads, redis)?;
-        }
-        invariants::hold(bed).await
     })
 }

@@ -7,7 +7,8 @@ use futures_util::future::try_join_all;
 use ordersaga_devstack::{Cluster, Service};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::bed::{Bed, order_for, saga};
+use crate::bed::{Bed, Plan, block_on, saga};
+use crate::client::order_for;
 use crate::invariants;
 
 /// Runs statements as a role; each must be refused for lack of rights.
@@ -112,10 +113,10 @@ async fn stops_in_good_order(bed: &Bed, service: Service, round: usize) -> Resul
 
 #[test]
 fn sigterm_ends_each_service_well_and_soon_with_work_in_flight() -> Result<()> {
-    saga(async |bed| {
+    block_on(Plan::default().alone().run(async |bed| {
         for (round, service) in Service::ALL.into_iter().enumerate() {
             stops_in_good_order(bed, service, round).await?;
         }
         Ok(())
-    })
+    }))
 }

@@ -6,7 +6,8 @@ use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
 use ordersaga_devstack::{Cluster, Service, ServiceProcess, free_port};
 
-use crate::bed::{Bed, WITHIN, order_for, saga, until};
+use crate::bed::{Bed, WITHIN, saga, until};
+use crate::client::{order_for, sum_of};
 use crate::invariants;
 
 /// A second instance of each service, ready.
@@ -64,11 +65,18 @@ fn two_instances_of_each_service_share_the_partitions() -> Result<()> {
         invariants::hold(bed).await?;
         ensure!(bed.item(item).await?["reserved"] == 200, "all units are sold");
         for (service, second) in Service::ALL.into_iter().zip(&seconds) {
+            let mut applied = Vec::new();
             for url in [bed.url(service), second.url()] {
                 let page = bed.send(bed.http.get(format!("{url}/metrics"))).await?.text;
-                let applied = crate::bed::sum_of(&page, "consumer_records_total");
-                ensure!(applied > 0, "{service} at {url} has done nothing");
+                applied.push(sum_of(&page, "consumer_records_total"));
             }
+            ensure!(applied.iter().all(|records| *records > 0), "{service}: one does it all");
+            // I10 by the services' own count: each record once, whoever applied it.
+            let records = bed.log().read(invariants::consumed(service.cluster())).await?.len();
+            ensure!(
+                applied.iter().sum::<i64>() == i64::try_from(records)?,
+                "{service}: {applied:?}"
+            );
         }
         // Whichever instance is asked, whichever heard of it.
         let url = format!("{}/api/v1/status?order_id=1", seconds[1].url());
@@ -119,6 +127,47 @@ fn killing_an_instance_hands_over_its_partitions_and_the_relay() -> Result<()> {
         try_join_all((0..30).map(|_| bed.place(&order))).await?;
         invariants::hold(bed).await?;
         ensure!(bed.item(item).await?["reserved"] == 90);
+        Ok(())
+    })
+}
+
+#[test]
+fn an_instance_that_was_frozen_applies_nothing_a_second_time() -> Result<()> {
+    const INCOMING: &str = r#"consumer_records_total{result="applied",topic="incoming"}"#;
+    saga(async |bed| {
+        let item = bed.add_item(200).await?;
+        let order = order_for(item);
+        let place = async |count| try_join_all((0..count).map(|_| bed.place(&order))).await;
+        let all_reserved = async |count| {
+            until("all orders are reserved", async || {
+                let reserved = "SELECT count(*) FROM reservation WHERE state = 1";
+                Ok(bed.number(Cluster::Store, reserved).await? == count)
+            })
+            .await
+        };
+        // Frozen with a batch in its hands that it cannot apply yet.
+        let store = bed.sql(Cluster::Store);
+        sqlx::raw_sql("REVOKE INSERT ON reservation FROM ordersaga_service").execute(store).await?;
+        place(30).await?;
+        let frozen = &bed.services[&Service::Store];
+        until("the store has failed and tries again", async || {
+            Ok(std::fs::read_to_string(frozen.log())?.contains("a batch is tried again"))
+        })
+        .await?;
+        frozen.pause()?;
+        sqlx::raw_sql("GRANT INSERT ON reservation TO ordersaga_service").execute(store).await?;
+        let second = bed.instance(Service::Store, free_port()?, "service-store-2");
+        second.start()?;
+        all_reserved(30).await?;
+        place(30).await?;
+        all_reserved(60).await?;
+        frozen.resume()?;
+        shared_by(bed, Service::Store, 2).await?;
+        place(30).await?;
+        invariants::hold(bed).await?;
+        let page = bed.send(bed.http.get(format!("{}/metrics", second.url()))).await?.text;
+        let applied = bed.metric(Service::Store, INCOMING).await? + sum_of(&page, INCOMING);
+        ensure!(applied == 90, "90 records were applied {applied} times");
         Ok(())
     })
 }

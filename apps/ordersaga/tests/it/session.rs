@@ -1,10 +1,14 @@
 //! The sessions a newcomer types first.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use ordersaga_devstack::Service;
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 
-use crate::bed::{Bed, order_for, saga};
+use crate::bed::{Bed, Plan, block_on, saga, until};
+use crate::client::order_for;
 use crate::invariants;
 
 /// The body of the seed's curl command, tabs included.
@@ -12,7 +16,7 @@ const CREATE: &str = "{\n\t\"item_id\": 1,\n\t\"seller_id\": 1,\n\t\"client_id\"
 
 #[test]
 fn the_seeds_session_runs_as_written_on_a_fresh_system() -> Result<()> {
-    saga(async |bed| {
+    block_on(Plan::default().alone().run(async |bed| {
         let url = format!("{}/api/v1/orders/create", bed.url(Service::CreateOrder));
         let request = bed.http.post(url).header("Content-Type", "application/json").body(CREATE);
         let created = bed.send(request).await?;
@@ -40,13 +44,13 @@ fn the_seeds_session_runs_as_written_on_a_fresh_system() -> Result<()> {
         ensure!(status["reason"] == "CANCELLED_BY_CLIENT", "{status}");
         released(bed, 1).await?;
         invariants::hold(bed).await
-    })
+    }))
 }
 
 /// The store hears of a cancellation by itself, not before monitoring does.
 async fn released(bed: &Bed, item: i64) -> Result<()> {
     let what = format!("item {item} is free again");
-    crate::bed::until(&what, async || Ok(bed.item(item).await?["is_reserved"] == false)).await
+    until(&what, async || Ok(bed.item(item).await?["is_reserved"] == false)).await
 }
 
 #[test]
@@ -84,6 +88,52 @@ fn the_insomnia_session_runs_to_its_end() -> Result<()> {
         ensure!(item["reservations"][0]["state"] == "RELEASED", "{item}");
         let date = item["date"].as_str().context("no date")?;
         ensure!(date.ends_with('Z'), "{date}");
+        invariants::hold(bed).await
+    })
+}
+
+#[test]
+fn the_committed_insomnia_collection_runs_from_top_to_bottom() -> Result<()> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../openapi/Insomnia_requests.json");
+    let collection: Value = serde_json::from_slice(&std::fs::read(file)?)?;
+    ensure!(collection["_type"] == "export" && collection["__export_format"] == 4);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    saga(async |bed| {
+        let mut sent = 0;
+        for request in list(&collection["resources"]) {
+            if request["_type"] != "request" {
+                continue;
+            }
+            let mut url = text(&request["url"]);
+            for (name, service) in [
+                ("create_order", Service::CreateOrder),
+                ("monitoring", Service::Monitoring),
+                ("store", Service::Store),
+            ] {
+                url = url.replace(&format!("{{{{ _.{name} }}}}"), &bed.url(service));
+            }
+            let method = Method::from_bytes(text(&request["method"]).as_bytes())?;
+            let mut builder = bed.http.request(method, url);
+            for parameter in list(&request["parameters"]) {
+                builder = builder.query(&[(text(&parameter["name"]), text(&parameter["value"]))]);
+            }
+            for header in list(&request["headers"]) {
+                builder = builder.header(text(&header["name"]), text(&header["value"]));
+            }
+            if request["body"]["text"].is_string() {
+                builder = builder.body(text(&request["body"]["text"]));
+            }
+            let (answer, name) = (bed.send(builder).await?, text(&request["name"]));
+            let is_as_named = if name.contains("wrong") {
+                answer.status == 422
+            } else {
+                (200..300).contains(&answer.status)
+            };
+            ensure!(is_as_named, "{name}: {answer:?}");
+            sent += 1;
+        }
+        ensure!(sent > 10, "{sent} requests");
         invariants::hold(bed).await
     })
 }
