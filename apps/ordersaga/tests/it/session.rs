@@ -99,7 +99,7 @@ fn the_committed_insomnia_collection_runs_from_top_to_bottom() -> Result<()> {
     ensure!(collection["_type"] == "export" && collection["__export_format"] == 4);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    saga(async |bed| {
+    block_on(Plan::default().alone().run(async |bed| {
         let mut sent = 0;
         for request in list(&collection["resources"]) {
             if request["_type"] != "request" {
@@ -135,5 +135,5 @@ fn the_committed_insomnia_collection_runs_from_top_to_bottom() -> Result<()> {
         }
         ensure!(sent > 10, "{sent} requests");
         invariants::hold(bed).await
-    })
+    }))
 }
