@@ -25,9 +25,10 @@ pub(crate) fn client(config: &KafkaConfig) -> ClientConfig {
     client
 }
 
-/// Whether a connection to a broker (not only to a bootstrap address) stands.
-pub(crate) fn broker_is_up(statistics: &Statistics) -> bool {
-    statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP")
+/// Whether a connection to a broker stands. An idle client keeps one, which may be that to a
+/// bootstrap address: it connects to others only when it has something to send.
+fn broker_is_up(statistics: &Statistics) -> bool {
+    statistics.brokers.values().any(|broker| broker.state == "UP")
 }
 
 /// The dependency as seen by one client: up, or down with what is missing.

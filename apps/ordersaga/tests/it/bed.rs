@@ -154,6 +154,8 @@ impl Bed {
             Ok((cluster, options.connect_lazy(&databases[cluster].superuser_url())?))
         });
         let http = Client::builder().no_proxy().timeout(WITHIN).build()?;
+        // On a busy machine the first news of an order may take longer than a client's patience.
+        let patient = (Service::Monitoring, "STATUS_GRACE_MS", "5000".to_owned());
         let mut bed = Self {
             databases,
             services: BTreeMap::new(),
@@ -162,7 +164,7 @@ impl Bed {
             http,
             parts,
             redis: Part::temporary_redis().await?,
-            settings: plan.settings,
+            settings: [patient].into_iter().chain(plan.settings).collect(),
             name,
             pools: pools.into_iter().collect::<Result<_>>()?,
             folder: TemporaryFolder::new("bed")?,

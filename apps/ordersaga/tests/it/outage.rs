@@ -104,6 +104,9 @@ fn with_one_shard_silent_the_other_shards_orders_move_and_all_catch_up() -> Resu
     block_on(with_own_shard2(async |bed, shard2| without_shard2(bed, shard2, go, come).await))
 }
 
+/// Long enough for idle clients to give up calling for a while.
+const OUTAGE: Duration = Duration::from_secs(8);
+
 #[test]
 fn with_the_broker_away_orders_are_accepted_and_end_when_it_is_back() -> Result<()> {
     block_on(async {
@@ -113,6 +116,7 @@ fn with_the_broker_away_orders_are_accepted_and_end_when_it_is_back() -> Result<
             let item = bed.add_item(10).await?;
             let pids: Vec<_> = bed.services.values().map(ServiceProcess::pid).collect();
             broker.kill9().await?;
+            let back_at = tokio::time::Instant::now() + OUTAGE;
             let order = order_for(item);
             let orders = try_join_all((0..20).map(|_| bed.place(&order))).await?;
             bed.cancel(orders[3]).await?;
@@ -128,6 +132,7 @@ fn with_the_broker_away_orders_are_accepted_and_end_when_it_is_back() -> Result<
                 Ok(bed.metric(Service::CreateOrder, "outbox_pending").await? >= 21)
             })
             .await?;
+            tokio::time::sleep_until(back_at).await;
             broker.start().await?;
             bed.wait_ready().await?;
             bed.reaches(orders[3], "CANCELLED").await?;

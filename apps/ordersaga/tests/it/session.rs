@@ -16,7 +16,9 @@ const CREATE: &str = "{\n\t\"item_id\": 1,\n\t\"seller_id\": 1,\n\t\"client_id\"
 
 #[test]
 fn the_seeds_session_runs_as_written_on_a_fresh_system() -> Result<()> {
-    block_on(Plan::default().alone().run(async |bed| {
+    // The default grace: the session asks for the status at once.
+    let plan = Plan::default().alone().set(Service::Monitoring, "STATUS_GRACE_MS", "500");
+    block_on(plan.run(async |bed| {
         let url = format!("{}/api/v1/orders/create", bed.url(Service::CreateOrder));
         let request = bed.http.post(url).header("Content-Type", "application/json").body(CREATE);
         let created = bed.send(request).await?;
