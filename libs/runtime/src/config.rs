@@ -8,6 +8,7 @@ use clap::{
     builder::TypedValueParser,
     error::{Error, ErrorKind},
 };
+use ordersaga_contract::Topic;
 
 /// A value that must not appear in logs, help texts or error messages: a URL with a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -126,6 +127,13 @@ pub struct KafkaConfig {
     #[arg(id = "kafka_session_timeout_ms", long = "kafka-session-timeout-ms",
           env = "KAFKA_SESSION_TIMEOUT_MS", default_value = "6000", value_parser = milliseconds)]
     pub session_timeout: Duration,
+}
+
+impl KafkaConfig {
+    /// The topic's full name, with this environment's prefix.
+    pub(crate) fn topic(&self, topic: Topic) -> String {
+        format!("{}{topic}", self.topic_prefix)
+    }
 }
 
 /// How log lines look.

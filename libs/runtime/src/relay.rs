@@ -131,14 +131,14 @@ impl Relay {
                 return Ok(());
             }
         }
-        let topics = Topic::EVENTS.map(|topic| format!("{}{topic}", self.kafka.topic_prefix));
+        let topics = Topic::EVENTS.map(|topic| self.kafka.topic(topic));
         publisher.learn(topics.to_vec()).await;
         let _relaying = self.outbox.relaying();
         let _listening = AbortOnDropHandle::new(tokio::spawn(self.listener()));
         let letters = dead_letter::Letters {
             pool: self.pool.clone(),
             publisher: publisher.clone(),
-            topic: format!("{}{}", self.kafka.topic_prefix, Topic::DeadLetter),
+            topic: self.kafka.topic(Topic::DeadLetter),
             consumer: self.source.clone(),
         };
         let _letters = AbortOnDropHandle::new(tokio::spawn(letters.run()));

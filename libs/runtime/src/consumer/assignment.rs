@@ -74,7 +74,7 @@ impl<H: Handler> ConsumerContext for Callbacks<H> {
 
 impl<H: Handler> Shared<H> {
     pub(super) fn topic_name(&self, topic: Topic) -> String {
-        format!("{}{topic}", self.consumer.kafka.topic_prefix)
+        self.consumer.kafka.topic(topic)
     }
 
     pub(super) fn topic_of(&self, name: &str) -> Option<Topic> {
