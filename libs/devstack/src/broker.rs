@@ -27,8 +27,18 @@ const JVM: [&str; 6] = [
     "-Djava.awt.headless=true",
 ];
 
-/// The ports of one broker.
+/// A further way to a broker for clients behind a proxy: whoever comes in by it is told to come
+/// back by it.
 #[derive(Debug, Clone, Copy)]
+pub struct Listener {
+    /// Where the broker listens, and the proxy connects to.
+    pub listen: u16,
+    /// Where the proxy listens.
+    pub advertised: u16,
+}
+
+/// The ports of one broker.
+#[derive(Debug, Clone)]
 pub(crate) struct Ports {
     /// For clients.
     pub(crate) listen: u16,
@@ -36,6 +46,8 @@ pub(crate) struct Ports {
     pub(crate) controller: u16,
     /// What clients are told to connect to: `listen`, or a proxy's port in front of it.
     pub(crate) advertised: u16,
+    /// Further ways in, usually none.
+    pub(crate) further: Vec<Listener>,
 }
 
 /// What every broker on this machine shares, made once: jars, an archive of loaded classes, which
@@ -107,7 +119,7 @@ impl Kit {
         let temporary = TemporaryFolder::new("broker")?;
         let ports = Ports::free(None)?;
         let place = Place::new(temporary.path());
-        place.write_properties(ports)?;
+        place.write_properties(&ports)?;
         let identity = identity()?;
         let properties = place.properties.to_string_lossy();
         let format = ["kafka.tools.StorageTool", "format", "-t", &identity, "-c", &properties];
@@ -149,7 +161,7 @@ impl Kit {
     }
 
     /// How to start the broker whose files are in `folder`; a new folder gets its data.
-    pub(crate) fn launch(&self, folder: &Path, ports: Ports, log: &Path) -> Result<Launch> {
+    pub(crate) fn launch(&self, folder: &Path, ports: &Ports, log: &Path) -> Result<Launch> {
         let place = Place::new(folder);
         fs::create_dir_all(folder)?;
         place.write_properties(ports)?;
@@ -193,7 +205,12 @@ impl Ports {
     /// Free ones; `advertised` is a proxy's port.
     pub(crate) fn free(advertised: Option<u16>) -> Result<Self> {
         let listen = free_port()?;
-        Ok(Self { listen, controller: free_port()?, advertised: advertised.unwrap_or(listen) })
+        Ok(Self {
+            listen,
+            controller: free_port()?,
+            advertised: advertised.unwrap_or(listen),
+            further: Vec::new(),
+        })
     }
 }
 
@@ -208,8 +225,8 @@ impl Place {
         Self { data: folder.join("data"), properties: folder.join("server.properties") }
     }
 
-    fn write_properties(&self, ports: Ports) -> Result<()> {
-        let text = PROPERTIES
+    fn write_properties(&self, ports: &Ports) -> Result<()> {
+        let text = with_listeners(PROPERTIES, &ports.further)
             .replace("@PORT@", &ports.listen.to_string())
             .replace("@CPORT@", &ports.controller.to_string())
             .replace("@ADV@", &ports.advertised.to_string())
@@ -217,6 +234,27 @@ impl Place {
         fs::write(&self.properties, text)
             .with_context(|| format!("cannot write {}", self.properties.display()))
     }
+}
+
+/// Adds named listeners to those that a broker has anyway.
+fn with_listeners(properties: &str, further: &[Listener]) -> String {
+    let add = |line: &str, entry: fn(usize, &Listener) -> String| {
+        let entries = further.iter().enumerate().map(|(number, listener)| entry(number, listener));
+        [line.to_owned()].into_iter().chain(entries).collect::<Vec<_>>().join(",")
+    };
+    let line = |line: &str| match line.split_once('=') {
+        Some(("listeners", _)) => {
+            add(line, |number, listener| format!("PROXY{number}://127.0.0.1:{}", listener.listen))
+        }
+        Some(("advertised.listeners", _)) => add(line, |number, listener| {
+            format!("PROXY{number}://127.0.0.1:{}", listener.advertised)
+        }),
+        Some(("listener.security.protocol.map", _)) => {
+            add(line, |number, _| format!("PROXY{number}:PLAINTEXT"))
+        }
+        _ => line.to_owned(),
+    };
+    properties.lines().map(|text| line(text) + "\n").collect()
 }
 
 /// A cluster id as Kafka writes them: 16 bytes in base64url. The first and last character are
@@ -242,4 +280,28 @@ pub(crate) fn tail(log: &Path) -> String {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn further_listeners_change_three_lines_and_nothing_else() {
+        assert_eq!(with_listeners(PROPERTIES, &[]).trim_end(), PROPERTIES.trim_end());
+        let further =
+            [Listener { listen: 11, advertised: 12 }, Listener { listen: 21, advertised: 22 }];
+        let text = with_listeners(PROPERTIES, &further);
+        let changed: Vec<_> =
+            text.lines().zip(PROPERTIES.lines()).filter(|(new, old)| new != old).collect();
+        let ends = [
+            ",PROXY0://127.0.0.1:11,PROXY1://127.0.0.1:21",
+            ",PROXY0://127.0.0.1:12,PROXY1://127.0.0.1:22",
+            ",PROXY0:PLAINTEXT,PROXY1:PLAINTEXT",
+        ];
+        assert_eq!(changed.len(), ends.len());
+        for ((new, old), end) in changed.into_iter().zip(ends) {
+            assert_eq!(new, format!("{old}{end}"));
+        }
+    }
 }

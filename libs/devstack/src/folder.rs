@@ -106,8 +106,12 @@ pub struct TemporaryFolder {
     janitor: Child,
 }
 
-const JANITOR: &str =
-    "cat; n=0; until rm -rf \"$1\" || [ $n -ge 100 ]; do n=$((n+1)); sleep 0.1; done";
+/// What is mounted in the folder goes with it.
+const JANITOR: &str = "cat
+    while read -r _ place _; do
+        case $place in \"$1\"/*) umount -l \"$place\" ;; esac
+    done </proc/mounts
+    n=0; until rm -rf \"$1\" || [ $n -ge 100 ]; do n=$((n+1)); sleep 0.1; done";
 
 impl TemporaryFolder {
     /// A new folder; `purpose` becomes part of its name.

@@ -17,7 +17,7 @@ const START: Duration = Duration::from_mins(2);
 const STOP: Duration = Duration::from_mins(1);
 
 enum Recipe {
-    Postgres(Passwords),
+    Postgres(Passwords, Vec<String>),
     Redis,
     Broker(broker::Ports),
 }
@@ -46,7 +46,7 @@ impl Part {
         passwords: Passwords,
         log: PathBuf,
     ) -> Self {
-        Self::new(name, Recipe::Postgres(passwords), folder, port, log)
+        Self::new(name, Recipe::Postgres(passwords, Vec::new()), folder, port, log)
     }
 
     pub(crate) fn redis(folder: PathBuf, port: u16, log: PathBuf) -> Self {
@@ -54,7 +54,8 @@ impl Part {
     }
 
     pub(crate) fn broker(folder: PathBuf, ports: broker::Ports, log: PathBuf) -> Self {
-        Self::new("broker", Recipe::Broker(ports), folder, ports.listen, log)
+        let port = ports.listen;
+        Self::new("broker", Recipe::Broker(ports), folder, port, log)
     }
 
     fn new(name: &str, recipe: Recipe, folder: PathBuf, port: u16, log: PathBuf) -> Self {
@@ -121,7 +122,9 @@ impl Part {
     /// When it is Redis or the broker.
     pub fn server(&self) -> Server {
         match &self.recipe {
-            Recipe::Postgres(passwords) => Server { port: self.port, passwords: passwords.clone() },
+            Recipe::Postgres(passwords, _) => {
+                Server { port: self.port, passwords: passwords.clone() }
+            }
             Recipe::Redis | Recipe::Broker(_) => panic!("{} is no Postgres server", self.name()),
         }
     }
@@ -131,43 +134,43 @@ impl Part {
         match &self.recipe {
             Recipe::Redis => format!("redis://127.0.0.1:{}/0", self.port),
             Recipe::Broker(ports) => format!("127.0.0.1:{}", ports.advertised),
-            Recipe::Postgres(_) => format!("127.0.0.1:{}", self.port),
+            Recipe::Postgres(..) => format!("127.0.0.1:{}", self.port),
         }
     }
 
     /// Starts it, on its data if it has any; it is ready when this returns.
     pub async fn start(&self) -> Result<()> {
         match &self.recipe {
-            Recipe::Postgres(passwords) => self.start_postgres(passwords).await,
+            Recipe::Postgres(passwords, settings) => self.start_postgres(passwords, settings).await,
             Recipe::Redis => {
                 let launch = redis::launch(&self.folder, self.port, self.log())?;
                 self.runner.start(&launch)?;
-                let ready = async || redis::is_ready(self.port).await;
+                let ready = || redis::is_ready(self.port);
                 self.runner.wait_until(START, ready).await
             }
-            Recipe::Broker(ports) => self.start_broker(*ports).await,
+            Recipe::Broker(ports) => self.start_broker(ports).await,
         }
     }
 
-    async fn start_postgres(&self, passwords: &Passwords) -> Result<()> {
+    async fn start_postgres(&self, passwords: &Passwords, settings: &[String]) -> Result<()> {
         let folders = [self.folder.clone()];
         let password = passwords.superuser.clone();
         tokio::task::spawn_blocking(move || postgres::create(&folders, &password)).await??;
         // The server knows its folder by its real path.
         let folder = self.folder.canonicalize()?;
         postgres::clear(&folder).await?;
-        let launch = postgres::launch(&folder, self.port, self.log())?;
+        let launch = postgres::launch(&folder, self.port, settings, self.log())?;
         let pid = self.runner.start(&launch)?.pid();
-        let ready = async || postgres::is_ready(&folder, pid);
+        let ready = || std::future::ready(postgres::is_ready(&folder, pid));
         self.runner.wait_until(START, ready).await
     }
 
-    async fn start_broker(&self, ports: broker::Ports) -> Result<()> {
+    async fn start_broker(&self, ports: &broker::Ports) -> Result<()> {
         let kit = tokio::task::spawn_blocking(Kit::get).await??;
         let offset = std::fs::metadata(self.log()).map_or(0, |file| file.len());
         let launch = kit.launch(&self.folder, ports, self.log())?;
         self.runner.start(&launch)?;
-        let ready = async || broker::started(self.log(), offset);
+        let ready = || std::future::ready(broker::started(self.log(), offset));
         self.runner.wait_until(START, ready).await
     }
 
@@ -175,7 +178,7 @@ impl Part {
     pub async fn stop(&self) -> Result<()> {
         let signal = match &self.recipe {
             // Fast shutdown: does not wait for clients to go.
-            Recipe::Postgres(_) => Signal::INT,
+            Recipe::Postgres(..) => Signal::INT,
             Recipe::Redis | Recipe::Broker(_) => Signal::TERM,
         };
         self.runner.stop(signal, STOP).await.map(drop)
@@ -184,6 +187,27 @@ impl Part {
     /// Kills it and its children with SIGKILL; they are gone when this returns.
     pub async fn kill9(&self) -> Result<()> {
         self.runner.kill().await
+    }
+
+    /// Moves a Postgres cluster to another file system: into `folder`, which must not be there
+    /// yet. `settings`, as `name=value`, are added to its own. It runs when this returns.
+    ///
+    /// # Panics
+    /// When it is Redis or the broker.
+    pub async fn move_to(&mut self, folder: PathBuf, settings: Vec<String>) -> Result<()> {
+        let Recipe::Postgres(_, further) = &mut self.recipe else {
+            panic!("{} is no Postgres server", self.runner.name);
+        };
+        further.extend(settings);
+        self.stop().await?;
+        let old = self.folder.canonicalize()?;
+        tokio::task::spawn_blocking({
+            let folder = folder.clone();
+            move || postgres::copy(&old, &folder)
+        })
+        .await??;
+        self.folder = folder;
+        self.start().await
     }
 
     /// Stops and starts it.

@@ -92,10 +92,16 @@ fn initdb(user: Option<&User>, folder: &Path, password: &str) -> Result<()> {
     run_as(user, &programs::require_postgres()?.join("initdb"), &arguments)
 }
 
-pub(crate) fn launch(folder: &Path, port: u16, log: &Path) -> Result<Launch> {
+/// Copies a cluster that does not run, as the user who will run the copy.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
+    folder::copy(User::unprivileged()?.as_ref(), from, to)
+}
+
+/// How to start the cluster; `settings` are added to those that all have.
+pub(crate) fn launch(folder: &Path, port: u16, settings: &[String], log: &Path) -> Result<Launch> {
     let mut arguments: Vec<OsString> = vec!["-D".into(), folder.into()];
     arguments.extend(["-p".into(), port.to_string().into()]);
-    for setting in SETTINGS {
+    for setting in SETTINGS.into_iter().chain(settings.iter().map(String::as_str)) {
         arguments.extend(["-c".into(), setting.into()]);
     }
     Ok(Launch {

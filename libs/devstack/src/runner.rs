@@ -46,10 +46,10 @@ impl Runner {
 
     /// Waits until `ready` says so; an error with the end of the log if the program ends or the
     /// time is over before.
-    pub(crate) async fn wait_until(
+    pub(crate) async fn wait_until<F: Future<Output = bool>>(
         &self,
         within: Duration,
-        mut ready: impl AsyncFnMut() -> bool,
+        mut ready: impl FnMut() -> F,
     ) -> Result<()> {
         let process = self.current().with_context(|| format!("{} was not started", self.name))?;
         let deadline = Instant::now() + within;

@@ -85,6 +85,8 @@ pub struct ServiceProcess {
     service: Service,
     environment: BTreeMap<String, String>,
     port: u16,
+    /// Where its binary is, if not beside the running one.
+    binaries: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for ServiceProcess {
@@ -103,7 +105,13 @@ impl ServiceProcess {
             service,
             environment,
             port: port.unwrap_or_else(|| service.port()),
+            binaries: None,
         }
+    }
+
+    /// Takes the binary from this folder for the next start.
+    pub fn take_binary_from(&mut self, folder: &Path) {
+        self.binaries = Some(folder.to_owned());
     }
 
     /// All three on free ports, not started, each with its log in the folder `logs`.
@@ -176,7 +184,10 @@ impl ServiceProcess {
     /// Starts its process; see [`ServiceProcess::wait_ready`].
     pub fn start(&self) -> Result<()> {
         let launch = Launch {
-            program: binary(self.service)?,
+            program: match &self.binaries {
+                Some(folder) => folder.join(self.service.name()),
+                None => binary(self.service)?,
+            },
             arguments: Vec::new(),
             environment: self.environment.clone(),
             log: self.log().to_owned(),
@@ -188,7 +199,7 @@ impl ServiceProcess {
 
     /// Waits until it says that it is ready.
     pub async fn wait_ready(&self, within: Duration) -> Result<()> {
-        let ready = async || is_ready(self.port).await;
+        let ready = || is_ready(self.port);
         self.runner.wait_until(within, ready).await
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
 
-use crate::broker::{self, Kit};
+use crate::broker::{self, Kit, Listener};
 use crate::names::Cluster;
 use crate::part::Part;
 use crate::parts::Parts;
@@ -24,10 +24,19 @@ pub struct Stack {
 impl Stack {
     /// Starts all parts of `parts` side by side; new ones begin empty, others on their data.
     pub async fn start(parts: Parts, report: &Report) -> Result<Self> {
+        Self::start_with(parts, Vec::new(), report).await
+    }
+
+    /// The same, with further listeners of the broker.
+    pub async fn start_with(
+        parts: Parts,
+        listeners: Vec<Listener>,
+        report: &Report,
+    ) -> Result<Self> {
         let logs = parts.folder.join("logs");
         std::fs::create_dir_all(&logs)
             .with_context(|| format!("cannot make the folder {}", logs.display()))?;
-        let all = all(&parts, &logs);
+        let all = all(&parts, listeners, &logs);
         let (clusters, others) = all.split_at(Cluster::ALL.len());
         let [redis, broker] = others else {
             unreachable!("a stack has five clusters, Redis and the broker");
@@ -67,6 +76,15 @@ impl Stack {
         part.unwrap_or_else(|| panic!("no part is called {name}"))
     }
 
+    /// The same, to be moved.
+    ///
+    /// # Panics
+    /// When there is none of this name.
+    pub fn part_mut(&mut self, name: &str) -> &mut Part {
+        let part = self.all.iter_mut().find(|part| part.name() == name);
+        part.unwrap_or_else(|| panic!("no part is called {name}"))
+    }
+
     /// All parts.
     pub fn all(&self) -> &[Part] {
         &self.all
@@ -81,7 +99,7 @@ impl Stack {
     }
 }
 
-fn all(parts: &Parts, logs: &Path) -> Vec<Part> {
+fn all(parts: &Parts, listeners: Vec<Listener>, logs: &Path) -> Vec<Part> {
     let log = |name: &str| logs.join(format!("{name}.log"));
     let cluster = |cluster: Cluster| {
         let name = cluster.name();
@@ -89,14 +107,15 @@ fn all(parts: &Parts, logs: &Path) -> Vec<Part> {
         let server = parts.server(cluster);
         Part::postgres(name, folder, server.port, server.passwords, log(name))
     };
-    let listeners = broker::Ports {
+    let ways_in = broker::Ports {
         listen: parts.broker,
         controller: parts.controller,
         advertised: parts.broker,
+        further: listeners,
     };
     let mut all: Vec<_> = Cluster::ALL.map(cluster).into();
     all.push(Part::redis(parts.folder.join("redis"), parts.redis, log("redis")));
-    all.push(Part::broker(parts.folder.join("broker"), listeners, log("broker")));
+    all.push(Part::broker(parts.folder.join("broker"), ways_in, log("broker")));
     all
 }
 
