@@ -2,7 +2,9 @@
 
 use ordersaga_contract::{OrderId, cloud_event};
 use ordersaga_runtime::group_commit::{GroupCommit, Rejected};
-use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody, ProblemType, Text};
+use ordersaga_runtime::http::{
+    About, AsciiText, Bounded, Failure, Id, JsonBody, LookupFailure, ProblemType, Shed,
+};
 use ordersaga_runtime::outbox::Outbox;
 use poem_openapi::param::{Header, Query};
 use poem_openapi::{ApiResponse, Object, OpenApi, Tags};
@@ -101,9 +103,13 @@ impl Api {
         }
     }
 
-    async fn submit(&self, command: Command) -> Result<Answer, Failure> {
+    /// Lets the group commit have it, unless more than so many events wait to be published.
+    async fn submit(&self, command: Command, most: i64) -> Result<Answer, Failure> {
+        if self.outbox.waiting() > most {
+            return Err(Failure::shed(Shed::Outbox));
+        }
         self.orders.submit(command).await.map_err(|rejected| match rejected {
-            Rejected::Full => Failure::overloaded(),
+            Rejected::Full => Failure::shed(Shed::Queue),
             Rejected::Stopping => Failure::unavailable(rejected),
             Rejected::Undecided => Failure::new(ProblemType::Timeout, UNDECIDED),
         })
@@ -122,30 +128,28 @@ impl Api {
     ///
     /// Answers as soon as the order is stored; the saga then runs by itself. With an
     /// `Idempotency-Key` a request may be repeated safely: the same key and body give the same
-    /// order, the same key with another body is an error.
+    /// order, the same key with another request is an error. A request that comes while another
+    /// with its key is being handled waits for the same answer.
     #[oai(path = "/api/v1/orders/create", method = "post", operation_id = "create_order")]
     async fn create(
         &self,
         body: JsonBody<CreateOrder>,
         /// A value of the client's, unique to this order, of 1 to 255 characters.
         #[oai(name = "Idempotency-Key")]
-        idempotency_key: Header<Option<Text<1, 255>>>,
+        idempotency_key: Header<Option<AsciiText<1, 255>>>,
         /// W3C trace context, carried along with every event of the order; ignored if malformed.
         traceparent: Header<Option<String>>,
     ) -> Result<Created, Failure> {
-        if self.outbox.waiting() > self.outbox_limit {
-            return Err(Failure::overloaded());
-        }
         let CreateOrder { item_id, seller_id, client_id, quantity } = body.0;
         let placement = Placement {
             item_id: item_id.into(),
             seller_id: seller_id.into(),
             client_id: client_id.into(),
             quantity: quantity.into(),
-            key: idempotency_key.0.map(Text::into_string).map(Key::new),
+            key: idempotency_key.0.map(AsciiText::into_string).map(Key::new),
             traceparent: traceparent.0.filter(|context| cloud_event::is_traceparent(context)),
         };
-        match self.submit(Command::Place(placement)).await? {
+        match self.submit(Command::Place(placement), self.outbox_limit).await? {
             Answer::Placed(order_id) => Ok(Created::Created(
                 JsonBody(OrderCreated { order_id: order_id.get() }),
                 format!("{}?order_id={order_id}", self.status_url),
@@ -157,15 +161,30 @@ impl Api {
     /// Cancel an order
     ///
     /// The compensating transaction: the order is over, and what was reserved for it is given back.
+    /// Saying it again changes nothing. An `Idempotency-Key` works as with a new order; the answer
+    /// that there is no such order leaves the key unused.
     #[oai(path = "/api/v1/orders/cancel", method = "post", operation_id = "cancel_order")]
-    async fn cancel(&self, order_id: Query<Id>) -> Result<Cancelled, Failure> {
+    async fn cancel(
+        &self,
+        order_id: Query<Id>,
+        /// A value of the client's, unique to this cancellation, of 1 to 255 characters.
+        #[oai(name = "Idempotency-Key")]
+        idempotency_key: Header<Option<AsciiText<1, 255>>>,
+    ) -> Result<Cancelled, LookupFailure> {
         let order: OrderId = order_id.0.into();
-        match self.submit(Command::Cancel(order)).await? {
+        let key = idempotency_key.0.map(AsciiText::into_string).map(Key::new);
+        // Orders that were taken can be cancelled when no more are; but of old ones there may be
+        // any number, so that their events need a bound as well.
+        let most = self.outbox_limit.saturating_mul(2);
+        match self.submit(Command::Cancel { order, key }, most).await? {
+            Answer::Unknown => {
+                Err(LookupFailure::not_found("There is no order with this order_id."))
+            }
             Answer::Cancelled => Ok(Cancelled::Accepted(JsonBody(OrderCancelled {
                 order_id: order.get(),
                 status: "CANCELLING".to_owned(),
             }))),
-            other => Err(refusal(&other)),
+            other => Err(refusal(&other).into()),
         }
     }
 }
@@ -175,10 +194,9 @@ const UNDECIDED: &str = "The database did not answer in time: the request may or
 
 fn refusal(answer: &Answer) -> Failure {
     match answer {
-        Answer::Unknown => Failure::not_found("There is no order with this order_id."),
         Answer::KeyReused => Failure::key_reused(),
         Answer::Undecided => Failure::new(ProblemType::Timeout, UNDECIDED),
-        Answer::Placed(_) | Answer::Cancelled => {
+        Answer::Placed(_) | Answer::Cancelled | Answer::Unknown => {
             Failure::internal(anyhow::anyhow!("an answer to another command"))
         }
     }

@@ -21,7 +21,8 @@ pub(crate) struct Config {
     /// Seconds an Idempotency-Key is remembered.
     #[arg(long, env = "IDEMPOTENCY_TTL_SECONDS", default_value = "86400", value_parser = config::seconds)]
     pub(crate) idempotency_ttl_seconds: Duration,
-    /// Events that may wait for the broker; above this, orders are answered 503.
+    /// Events that may wait for the broker, some 200 bytes each; above this, orders are answered
+    /// 503, and above twice this cancels too. Counted once a second: what comes within one goes over it.
     #[arg(long, env = "OUTBOX_LIMIT", default_value = "1000000")]
     pub(crate) outbox_limit: i64,
     /// URL of the status endpoint, for the Location of a new order.

@@ -36,7 +36,7 @@ pub(crate) struct NewOrder {
     pub(crate) traceparent: Option<String>,
 }
 
-/// An idempotency key and what it stands for.
+/// An idempotency key and what it stands for: the order that a request made, or cancelled.
 #[derive(Debug, Clone)]
 pub(crate) struct ClaimedKey {
     pub(crate) key: String,
@@ -116,19 +116,36 @@ pub(crate) async fn are_ours(
     Ok(usize::try_from(ours)? == there.len())
 }
 
-/// Claims keys that nobody holds or whose time is over, and returns who holds each key now.
+/// Which of these orders exist. What exists stays: nothing deletes orders.
+pub(crate) async fn known_orders(
+    connection: &mut PgConnection,
+    orders: &[OrderId],
+) -> anyhow::Result<HashSet<OrderId>> {
+    if orders.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let known: Vec<i64> =
+        sqlx::query_scalar("SELECT order_id FROM orders WHERE order_id = ANY($1)")
+            .bind(orders.iter().map(|order| order.get()).collect::<Vec<_>>())
+            .fetch_all(connection)
+            .await
+            .context("looking for orders to cancel")?;
+    known.into_iter().map(|id| Ok(id.try_into()?)).collect()
+}
+
+/// Claims keys that nobody holds or whose time is over, and returns who holds each of `keys` now.
 pub(crate) async fn claim_keys(
     connection: &mut PgConnection,
     claims: &[ClaimedKey],
+    keys: &[&str],
     now: DateTime<Utc>,
     ttl: Duration,
 ) -> anyhow::Result<HashMap<String, ClaimedKey>> {
-    if claims.is_empty() {
+    if keys.is_empty() {
         return Ok(HashMap::new());
     }
     // In one order everywhere: two instances that claim the same keys must not deadlock.
-    let claims: BTreeMap<_, _> = claims.iter().map(|claim| (&claim.key, claim)).collect();
-    let keys: Vec<_> = claims.keys().map(|key| key.as_str()).collect();
+    let claims: BTreeMap<_, _> = claims.iter().map(|claim| (claim.key.as_str(), claim)).collect();
     sqlx::query(
         "INSERT INTO idempotency_key AS k (key, fingerprint, order_id, expires_at) \
          SELECT key, fingerprint, order_id, $4 \
@@ -137,7 +154,7 @@ pub(crate) async fn claim_keys(
              order_id = excluded.order_id, expires_at = excluded.expires_at \
          WHERE k.expires_at <= $5",
     )
-    .bind(&keys)
+    .bind(claims.keys().copied().collect::<Vec<_>>())
     .bind(claims.values().map(|claim| claim.fingerprint.clone()).collect::<Vec<_>>())
     .bind(claims.values().map(|claim| claim.order_id.get()).collect::<Vec<_>>())
     .bind(now + TimeDelta::from_std(ttl)?)
@@ -147,9 +164,11 @@ pub(crate) async fn claim_keys(
     .context("claiming idempotency keys")?;
     // A statement of its own: it sees the holder whose commit the first one waited for.
     let holders: Vec<(String, Vec<u8>, i64)> = sqlx::query_as(
-        "SELECT key, fingerprint, order_id FROM idempotency_key WHERE key = ANY($1)",
+        "SELECT key, fingerprint, order_id FROM idempotency_key \
+         WHERE key = ANY($1) AND expires_at > $2",
     )
-    .bind(&keys)
+    .bind(keys)
+    .bind(now)
     .fetch_all(connection)
     .await?;
     holders

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use anyhow::Context;
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{ClientId, EventKind, ItemId, Order, OrderId, Quantity, SellerId};
 use ordersaga_runtime::backoff::Backoff;
@@ -30,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 #[derive(Debug)]
 pub(crate) enum Command {
     Place(Placement),
-    Cancel(OrderId),
+    Cancel { order: OrderId, key: Option<Key> },
 }
 
 /// An order to be.
@@ -78,11 +79,23 @@ impl Placement {
         let Self { item_id, seller_id, client_id, quantity, .. } = *self;
         Order { order_id, item_id, seller_id, client_id, quantity }
     }
+}
+
+impl Command {
+    fn key(&self) -> Option<&str> {
+        let (Self::Place(Placement { key, .. }) | Self::Cancel { key, .. }) = self;
+        key.as_ref().map(|key| key.0.as_str())
+    }
 
     /// What makes two requests the same request.
     fn fingerprint(&self) -> Vec<u8> {
-        let Self { item_id, seller_id, client_id, quantity, .. } = self;
-        Sha256::digest(format!("create {item_id} {seller_id} {client_id} {quantity}")).to_vec()
+        let text = match self {
+            Self::Place(Placement { item_id, seller_id, client_id, quantity, .. }) => {
+                format!("create {item_id} {seller_id} {client_id} {quantity}")
+            }
+            Self::Cancel { order, .. } => format!("cancel {order}"),
+        };
+        Sha256::digest(text).to_vec()
     }
 }
 
@@ -143,7 +156,8 @@ impl Desk {
             *ids = db::next_order_ids(&mut transaction, placements).await?;
         }
         let mut answers = vec![Answer::Unknown; commands.len()];
-        let new = self.decide(&mut transaction, commands, ids, &mut answers, time).await?;
+        let holders = self.claim(&mut transaction, commands, ids, time).await?;
+        let new = decide(commands, ids, &holders, &mut answers)?;
         let inserted = db::insert_orders(&mut transaction, &new, time).await?;
         if !db::are_ours(&mut transaction, &new, &inserted, time).await? {
             // A server that crashed may hand out ids again that it had not yet written down.
@@ -164,45 +178,42 @@ impl Desk {
         Ok(answers)
     }
 
-    /// Decides which placements become orders: all but those whose key was used before.
-    async fn decide(
+    /// Claims the batch's keys, each for the first command that has it, and returns who holds
+    /// which. Not for the cancel of an unknown order: it has no effect that could be repeated, and
+    /// its key must not stand in the way of the request that was meant.
+    async fn claim(
         &self,
         transaction: &mut sqlx::PgConnection,
         commands: &[Command],
         ids: &[OrderId],
-        answers: &mut [Answer],
         time: DateTime<Utc>,
-    ) -> anyhow::Result<Vec<NewOrder>> {
-        let placed = commands.iter().zip(answers).filter_map(|(command, answer)| match command {
-            Command::Place(placement) => Some((placement, answer)),
-            Command::Cancel(_) => None,
-        });
-        let mut candidates: Vec<_> =
-            placed.zip(ids).map(|((placement, answer), id)| (placement, answer, *id)).collect();
-
-        let mut first_of_key = HashSet::new();
-        let claims: Vec<_> = candidates
+    ) -> anyhow::Result<HashMap<String, ClaimedKey>> {
+        let cancelled: Vec<_> = commands
             .iter()
-            .filter_map(|(placement, _, id)| {
-                let key = placement.key.as_ref()?;
-                first_of_key.insert(&key.0).then(|| ClaimedKey {
-                    key: key.0.clone(),
-                    fingerprint: placement.fingerprint(),
-                    order_id: *id,
-                })
+            .filter_map(|command| match command {
+                Command::Cancel { order, key: Some(_) } => Some(*order),
+                _ => None,
             })
             .collect();
-        let holders = db::claim_keys(transaction, &claims, time, self.key_ttl).await?;
-
-        let mut new = Vec::with_capacity(candidates.len());
-        for (placement, answer, id) in &mut candidates {
-            **answer = verdict(placement, *id, &holders);
-            if **answer == Answer::Placed(*id) {
-                let traceparent = placement.traceparent.clone();
-                new.push(NewOrder { order: placement.order(*id), traceparent });
+        let known = db::known_orders(transaction, &cancelled).await?;
+        let (mut ids, mut claims) = (ids.iter(), Vec::new());
+        let (mut keys, mut claimed) = (HashSet::new(), HashSet::new());
+        for command in commands {
+            let order_id = match command {
+                Command::Place(_) => Some(*ids.next().context("an order without an id")?),
+                Command::Cancel { order, .. } => known.get(order).copied(),
+            };
+            let Some(key) = command.key() else { continue };
+            keys.insert(key);
+            if let Some(order_id) = order_id
+                && claimed.insert(key)
+            {
+                let fingerprint = command.fingerprint();
+                claims.push(ClaimedKey { key: key.to_owned(), fingerprint, order_id });
             }
         }
-        Ok(new)
+        let keys: Vec<_> = keys.into_iter().collect();
+        db::claim_keys(transaction, &claims, &keys, time, self.key_ttl).await
     }
 
     async fn cancel(
@@ -212,29 +223,55 @@ impl Desk {
         answers: &mut [Answer],
         batch: &mut Batch,
     ) -> anyhow::Result<Advanced> {
-        let cancels = || {
-            commands.iter().enumerate().filter_map(|(place, command)| match command {
-                Command::Cancel(order) => Some((place, *order)),
-                Command::Place(_) => None,
+        let mut cancels: Vec<_> = commands
+            .iter()
+            .zip(answers)
+            .filter_map(|(command, answer)| match command {
+                Command::Cancel { order, .. } if *answer != Answer::KeyReused => {
+                    Some((*order, answer))
+                }
+                _ => None,
             })
-        };
-        let inputs: Vec<_> = cancels().map(|(_, order)| (order, Input::ClientCancels)).collect();
+            .collect();
+        let inputs: Vec<_> =
+            cancels.iter().map(|(order, _)| (*order, Input::ClientCancels)).collect();
         let advanced = db::advance(transaction, &inputs, batch).await?;
-        for (place, order) in cancels() {
-            if advanced.known.contains(&order) {
-                answers[place] = Answer::Cancelled;
+        for (order, answer) in &mut cancels {
+            if advanced.known.contains(order) {
+                **answer = Answer::Cancelled;
             }
         }
         Ok(advanced)
     }
 }
 
-/// What a placement gets, given who holds its key. A repetition gets the holder's order, be it of
-/// long ago or of this very batch: what commits together is answered together.
-fn verdict(placement: &Placement, id: OrderId, holders: &HashMap<String, ClaimedKey>) -> Answer {
-    match placement.key.as_ref().and_then(|key| holders.get(&key.0)) {
-        Some(holder) if holder.fingerprint != placement.fingerprint() => Answer::KeyReused,
-        Some(holder) => Answer::Placed(holder.order_id),
-        None => Answer::Placed(id),
+/// Decides which placements become orders: all but those whose key was used before. A repetition
+/// gets the holder's order, be it of long ago or of this very batch: what commits together is
+/// answered together.
+fn decide(
+    commands: &[Command],
+    ids: &[OrderId],
+    holders: &HashMap<String, ClaimedKey>,
+    answers: &mut [Answer],
+) -> anyhow::Result<Vec<NewOrder>> {
+    let (mut ids, mut new) = (ids.iter(), Vec::new());
+    for (command, answer) in commands.iter().zip(answers) {
+        let holder = command.key().and_then(|key| holders.get(key));
+        let reused = holder.is_some_and(|holder| holder.fingerprint != command.fingerprint());
+        if reused {
+            *answer = Answer::KeyReused;
+        }
+        let Command::Place(placement) = command else { continue };
+        let id = *ids.next().context("an order without an id")?;
+        if reused {
+            continue;
+        }
+        let placed = holder.map_or(id, |holder| holder.order_id);
+        *answer = Answer::Placed(placed);
+        if placed == id {
+            let traceparent = placement.traceparent.clone();
+            new.push(NewOrder { order: placement.order(id), traceparent });
+        }
     }
+    Ok(new)
 }

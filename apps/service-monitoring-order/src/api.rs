@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{Fact, Initiator, OrderId, Reason};
 use ordersaga_runtime::clock;
-use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody};
+use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody, LookupFailure};
 use ordersaga_saga::status::{Heard, Step, fold};
 use poem_openapi::param::Query;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi, Tags};
@@ -249,13 +249,13 @@ impl Api {
         order_id: Query<Id>,
         /// Longest time to wait for SHIPPING or CANCELLED, in milliseconds.
         wait_ms: Query<Option<Bounded<0, LONGEST_WAIT_MS>>>,
-    ) -> Result<Found, Failure> {
+    ) -> Result<Found, LookupFailure> {
         let wait = wait_ms.0.map(|wait| Duration::from_millis(wait.get().unsigned_abs()));
         let status = self.await_status(order_id.0.into(), wait).await;
         status
             .map_err(Failure::unavailable)?
             .map(|status| Found::Found(JsonBody(status)))
-            .ok_or_else(|| Failure::not_found("There is no order with this order_id."))
+            .ok_or_else(|| LookupFailure::not_found("There is no order with this order_id."))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The HTTP API: find and add items.
 
 use ordersaga_contract::ItemId;
-use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody, Text};
+use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody, LookupFailure, Text};
 use poem_openapi::param::Query;
 use poem_openapi::{ApiResponse, Object, OpenApi, Tags};
 use serde::{Deserialize, Serialize};
@@ -91,11 +91,11 @@ impl Api {
     /// can; by the time an order's status says SHIPPING, or shows the fact RELEASED, its item here
     /// says so too.
     #[oai(path = "/api/v1/items/find", method = "get", operation_id = "find_item")]
-    async fn find(&self, item_id: Query<Id>) -> Result<Found, Failure> {
+    async fn find(&self, item_id: Query<Id>) -> Result<Found, LookupFailure> {
         let found = self.items.find(item_id.0.into()).await.map_err(Failure::unavailable)?;
         found
             .map(|item| Found::Found(JsonBody(item)))
-            .ok_or_else(|| Failure::not_found("There is no item with this item_id."))
+            .ok_or_else(|| LookupFailure::not_found("There is no item with this item_id."))
     }
 
     /// Add an item

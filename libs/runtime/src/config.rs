@@ -86,7 +86,7 @@ pub struct HttpConfig {
     #[arg(id = "http_timeout_seconds", long = "http-timeout-seconds", env = "HTTP_TIMEOUT_SECONDS",
           default_value = "10", value_parser = seconds)]
     pub timeout: Duration,
-    /// Requests handled at the same time; one more is answered 503 with Retry-After, never queued.
+    /// Requests handled at the same time; one more is answered 429 with Retry-After, never queued.
     #[arg(id = "http_concurrency", long = "http-concurrency", env = "HTTP_CONCURRENCY",
           default_value = "1024", value_parser = positive)]
     pub concurrency: usize,

@@ -76,6 +76,9 @@ impl<Q, A> Batches<Q, A> {
             }
             // Whoever gave up may have asked again: what nobody waits for is not begun.
             batch.retain(|(_, waiting)| !waiting.is_closed());
+            if batch.is_empty() {
+                continue;
+            }
             let (requests, waiting): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
             let answers = commit(requests).await;
             debug_assert_eq!(answers.len(), waiting.len());
@@ -133,6 +136,25 @@ mod tests {
         stop.cancel();
         worker.await.unwrap();
         assert_eq!(group.submit(1).await, Err(Rejected::Stopping));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_not_begun() {
+        let (group, batches) = group_commit::<u32, u32>(8, 8);
+        for abandoned in [1, 2] {
+            let gave_up = futures_util::FutureExt::now_or_never(group.submit(abandoned));
+            assert_eq!(gave_up, None);
+        }
+        let stop = CancellationToken::new();
+        let worker = batches.run(stop.clone(), |batch| async move {
+            assert_eq!(batch, [3]);
+            batch
+        });
+        let asking = async {
+            assert_eq!(group.submit(3).await, Ok(3));
+            stop.cancel();
+        };
+        tokio::join!(worker, asking);
     }
 
     #[tokio::test]

@@ -13,8 +13,8 @@ use poem::{
     http::{Method, StatusCode, header},
 };
 use prometheus::{
-    Encoder, Histogram, HistogramVec, IntGauge, TextEncoder, histogram_opts,
-    register_histogram_vec, register_int_gauge,
+    Encoder, Histogram, HistogramVec, IntCounterVec, IntGauge, TextEncoder, histogram_opts,
+    register_histogram_vec, register_int_counter_vec, register_int_gauge,
 };
 
 static DURATION: LazyLock<HistogramVec> = LazyLock::new(|| {
@@ -34,8 +34,37 @@ static ACTIVE: LazyLock<IntGauge> = LazyLock::new(|| {
         .expect("registered once")
 });
 
+static SHED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    register_int_counter_vec!(
+        "http_server_requests_shed_total",
+        "Requests turned away before anything was done for them.",
+        &["reason"]
+    )
+    .expect("registered once")
+});
+
+/// Why a request is turned away at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shed {
+    /// 429: as many requests are in hand as may be.
+    Concurrency,
+    /// 429: as many requests wait for the database as may.
+    Queue,
+    /// 503: as much waits to be published as may.
+    Outbox,
+}
+
+pub(super) fn shed(reason: Shed) {
+    let reason = match reason {
+        Shed::Concurrency => "concurrency",
+        Shed::Queue => "queue",
+        Shed::Outbox => "outbox",
+    };
+    SHED.with_label_values(&[reason]).inc();
+}
+
 /// The statuses whose histogram a route looks up once and keeps.
-const USUAL: [u16; 10] = [200, 201, 202, 307, 400, 404, 409, 422, 500, 503];
+const USUAL: [u16; 10] = [200, 201, 202, 307, 400, 404, 422, 429, 500, 503];
 
 /// The metrics of one method of one route.
 pub(super) struct RouteMetrics {

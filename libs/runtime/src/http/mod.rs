@@ -20,8 +20,9 @@ mod values;
 mod tests;
 
 pub use json::JsonBody;
-pub use problem::{Failure, Problem};
+pub use metrics::Shed;
+pub use problem::{Failure, LookupFailure, Problem};
 pub use problem_type::ProblemType;
 pub use server::{Listener, bind, serve};
 pub use service::{About, HttpService, print_spec, spec};
-pub use values::{Bounded, Id, Text};
+pub use values::{AsciiText, Bounded, Id, Text};

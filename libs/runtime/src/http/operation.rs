@@ -19,7 +19,7 @@ use tracing::Instrument;
 
 use super::{
     json::BodyLimit,
-    metrics::{Active, RouteMetrics},
+    metrics::{Active, RouteMetrics, Shed},
     problem::Failure,
     problem_type::ProblemType,
     request_id::{self, RequestId},
@@ -33,17 +33,19 @@ pub(super) struct Limits {
     pub(super) in_hand: AtomicUsize,
 }
 
-/// The parameters an operation declares.
+/// What of a request an operation declares.
 #[derive(Default)]
-pub(super) struct Parameters {
+pub(super) struct Declared {
     pub(super) query: Vec<String>,
     pub(super) headers: Vec<String>,
+    /// Without one, a body that comes is not read, whatever its length.
+    pub(super) body: bool,
 }
 
 /// What an operation of the API, unlike the pages beside it, has to keep to.
 pub(super) struct Rules {
     pub(super) limits: Arc<Limits>,
-    pub(super) parameters: Parameters,
+    pub(super) declared: Declared,
     pub(super) timeout: Duration,
 }
 
@@ -64,8 +66,10 @@ impl<E: Endpoint<Output = Response>> Operation<E> {
             return self.handle(request).await;
         };
         let _place = rules.limits.enter()?;
-        rules.parameters.check(&request)?;
-        rules.limits.check_body(&mut request)?;
+        rules.declared.check(&request)?;
+        if rules.declared.body {
+            rules.limits.check_body(&mut request)?;
+        }
         let handling = self.handle(request);
         tokio::time::timeout(rules.timeout, handling).await.unwrap_or_else(|_| {
             let detail = "the request was given up; it may or may not have had an effect";
@@ -106,7 +110,7 @@ impl Limits {
         if self.in_hand.fetch_add(1, Ordering::Relaxed) < self.concurrency {
             Ok(place)
         } else {
-            Err(Failure::overloaded())
+            Err(Failure::shed(Shed::Concurrency))
         }
     }
 
@@ -140,7 +144,7 @@ impl Drop for Place<'_> {
     }
 }
 
-impl Parameters {
+impl Declared {
     /// Refuses what poem-openapi would silently ignore: parameters nobody declared, the second of
     /// two values, and header values that are not text.
     fn check(&self, request: &Request) -> Result<(), Failure> {

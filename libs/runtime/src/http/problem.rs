@@ -16,7 +16,7 @@ use poem_openapi::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    metrics::log_sparingly,
+    metrics::{self, Shed, log_sparingly},
     problem_type::{ProblemType, description, statuses},
     request_id::RequestId,
 };
@@ -28,9 +28,9 @@ pub(super) const CONTENT_TYPE: &str = "application/problem+json";
 #[oai(skip_serializing_if_is_none)]
 pub struct Problem {
     /// What kind of problem it is: `urn:ordersaga:problem:` and one of bad-request,
-    /// invalid-parameter, not-found, method-not-allowed, request-timeout,
-    /// idempotency-key-in-flight, payload-too-large, unsupported-media-type, invalid-field,
-    /// idempotency-key-reused, too-many-requests, internal, overloaded, unavailable, timeout.
+    /// invalid-parameter, not-found, method-not-allowed, request-timeout, payload-too-large,
+    /// unsupported-media-type, invalid-field, idempotency-key-reused, too-many-requests, internal,
+    /// overloaded, unavailable, timeout.
     #[oai(rename = "type")]
     #[serde(rename = "type")]
     pub kind: String,
@@ -48,8 +48,9 @@ pub struct Problem {
     pub request_id: Option<String>,
 }
 
-/// The error of every operation. What the client gets is its kind, detail and field; its cause is
-/// only ever logged.
+/// The error of an operation: all that any of them may answer but 404, for which there is
+/// [`LookupFailure`]. What the client gets is its kind, detail and field; its cause is only ever
+/// logged.
 #[derive(Debug)]
 pub struct Failure {
     kind: ProblemType,
@@ -67,7 +68,7 @@ impl Failure {
     }
 
     /// 404: the thing asked for does not exist.
-    pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ProblemType::NotFound, detail)
     }
 
@@ -87,27 +88,26 @@ impl Failure {
         Self::new(ProblemType::InvalidField, detail).with_field(field)
     }
 
-    /// 409: the first request with this idempotency key is still being handled.
-    pub fn key_in_flight() -> Self {
-        let detail = "the first request with this Idempotency-Key is still being handled";
-        Self::new(ProblemType::IdempotencyKeyInFlight, detail).with_field("Idempotency-Key")
-    }
-
     /// 422: the idempotency key came with another request before.
     pub fn key_reused() -> Self {
-        let detail = "this Idempotency-Key was used before, with another body";
+        let detail = "this Idempotency-Key was used before, with another request";
         Self::new(ProblemType::IdempotencyKeyReused, detail).with_field("Idempotency-Key")
     }
 
-    /// 429: the client is to wait so many seconds.
-    pub fn too_many_requests(retry_after: u32) -> Self {
-        Self::new(ProblemType::TooManyRequests, "wait before asking again")
-            .with_retry_after(retry_after)
-    }
-
-    /// 503: there are too many requests in hand.
-    pub fn overloaded() -> Self {
-        Self::new(ProblemType::Overloaded, "too many requests are being handled; nothing was done")
+    /// 429 or 503: the request is turned away before anything is done for it. Counted, so that
+    /// each of these is to be answered.
+    pub fn shed(reason: Shed) -> Self {
+        metrics::shed(reason);
+        match reason {
+            Shed::Concurrency | Shed::Queue => Self::new(
+                ProblemType::TooManyRequests,
+                "too many requests are being handled; nothing was done",
+            ),
+            Shed::Outbox => Self::new(
+                ProblemType::Overloaded,
+                "too much waits to be published; nothing was done",
+            ),
+        }
     }
 
     /// 503: a dependency is away. The client does not see the cause.
@@ -246,36 +246,72 @@ fn parameter_detail(reason: &str) -> String {
     detail.split_once(" (occurred while").map_or(detail, |(detail, _)| detail).to_owned()
 }
 
+/// What is documented of a status.
+fn response(status: u16) -> MetaResponse {
+    let mut headers = Vec::new();
+    if ProblemType::tells_when_to_retry(status) {
+        headers.push(MetaHeader {
+            name: "RETRY-AFTER".to_owned(),
+            description: Some("Seconds to wait before trying again.".to_owned()),
+            required: true,
+            deprecated: false,
+            schema: u32::schema_ref(),
+        });
+    }
+    let schema = Problem::schema_ref();
+    MetaResponse {
+        description: description(status),
+        status: Some(status),
+        status_range: None,
+        content: vec![MetaMediaType { content_type: CONTENT_TYPE, schema }],
+        headers,
+    }
+}
+
 impl ApiResponse for Failure {
     fn meta() -> MetaResponses {
-        let mut responses: Vec<MetaResponse> = Vec::new();
-        for status in statuses() {
-            let mut headers = Vec::new();
-            if ProblemType::tells_when_to_retry(status) {
-                headers.push(MetaHeader {
-                    name: "RETRY-AFTER".to_owned(),
-                    description: Some("Seconds to wait before trying again.".to_owned()),
-                    required: true,
-                    deprecated: false,
-                    schema: u32::schema_ref(),
-                });
-            }
-            responses.push(MetaResponse {
-                description: description(status),
-                status: Some(status),
-                status_range: None,
-                content: vec![MetaMediaType {
-                    content_type: CONTENT_TYPE,
-                    schema: Problem::schema_ref(),
-                }],
-                headers,
-            });
-        }
-        MetaResponses { responses }
+        let statuses = statuses().filter(|status| *status != 404);
+        MetaResponses { responses: statuses.map(response).collect() }
     }
 
     fn register(registry: &mut Registry) {
         Problem::register(registry);
+    }
+}
+
+/// The error of an operation on something that may not be there: a [`Failure`], or 404.
+#[derive(Debug)]
+pub struct LookupFailure(Failure);
+
+impl LookupFailure {
+    /// 404: the thing asked for does not exist.
+    pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self(Failure::not_found(detail))
+    }
+}
+
+impl From<Failure> for LookupFailure {
+    fn from(failure: Failure) -> Self {
+        Self(failure)
+    }
+}
+
+impl From<LookupFailure> for poem::Error {
+    fn from(failure: LookupFailure) -> Self {
+        failure.0.into()
+    }
+}
+
+impl ApiResponse for LookupFailure {
+    fn meta() -> MetaResponses {
+        let mut meta = Failure::meta();
+        meta.responses.push(response(404));
+        meta.responses.sort_by_key(|response| response.status);
+        meta
+    }
+
+    fn register(registry: &mut Registry) {
+        Failure::register(registry);
     }
 }
 

@@ -13,8 +13,6 @@ pub enum ProblemType {
     MethodNotAllowed,
     /// The body did not arrive in time.
     RequestTimeout,
-    /// A request with this `Idempotency-Key` is being handled right now.
-    IdempotencyKeyInFlight,
     /// The body is over the limit.
     PayloadTooLarge,
     /// The body is not `application/json`.
@@ -23,11 +21,11 @@ pub enum ProblemType {
     InvalidField,
     /// This `Idempotency-Key` was used with another request.
     IdempotencyKeyReused,
-    /// The client asks too often.
+    /// As many requests are in hand as the service allows itself.
     TooManyRequests,
     /// A defect of the service.
     Internal,
-    /// The service has more requests in hand than it allows itself.
+    /// As much waits for something the service needs as it allows itself.
     Overloaded,
     /// Something the service needs is away.
     Unavailable,
@@ -37,13 +35,12 @@ pub enum ProblemType {
 
 impl ProblemType {
     /// All kinds, by status.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 14] = [
         Self::BadRequest,
         Self::InvalidParameter,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
-        Self::IdempotencyKeyInFlight,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
         Self::InvalidField,
@@ -62,9 +59,6 @@ impl ProblemType {
             Self::NotFound => (404, "not-found", "There is no such thing"),
             Self::MethodNotAllowed => (405, "method-not-allowed", "The method is not allowed here"),
             Self::RequestTimeout => (408, "request-timeout", "The request's body came too slowly"),
-            Self::IdempotencyKeyInFlight => {
-                (409, "idempotency-key-in-flight", "A request with this key is being handled")
-            }
             Self::PayloadTooLarge => (413, "payload-too-large", "The body is too large"),
             Self::UnsupportedMediaType => {
                 (415, "unsupported-media-type", "The body must be application/json")
@@ -122,11 +116,10 @@ pub(super) const fn description(status: u16) -> &'static str {
         400 => "The request cannot be read: bad-request, invalid-parameter",
         404 => "There is no such thing: not-found",
         408 => "The body did not arrive in time: request-timeout",
-        409 => "A request with this key is being handled: idempotency-key-in-flight",
         413 => "The body is over the limit: payload-too-large",
         415 => "The body is not application/json: unsupported-media-type",
-        422 => "The body was read and is wrong: invalid-field, idempotency-key-reused",
-        429 => "The client asks too often: too-many-requests",
+        422 => "The request was read and is wrong: invalid-field, idempotency-key-reused",
+        429 => "Nothing was done, too many requests are in hand: too-many-requests",
         503 => "Nothing was done, try again: overloaded, unavailable",
         504 => "It took too long and may or may not have had an effect: timeout",
         _ => "A defect of the service: internal",

@@ -16,14 +16,14 @@ use poem::{
 };
 use poem_openapi::{
     ContactObject, LicenseObject, OpenApi, OpenApiService, ServerObject,
-    registry::{MetaApi, MetaOperation, MetaParamIn, Registry},
+    registry::{MetaApi, MetaOperation, MetaParamIn, MetaSchema, MetaSchemaRef, Registry},
 };
 
 use super::{
     docs,
     json::JsonBody,
     metrics::{self, Active, RouteMetrics},
-    operation::{Limits, Operation, Parameters, Rules},
+    operation::{Declared, Limits, Operation, Rules},
     problem::Failure,
     request_id::{self, RequestId},
 };
@@ -73,14 +73,13 @@ pub fn spec<A: OpenApi>(about: &About) -> String {
     let contact = ContactObject::new().name("The ordersaga maintainers");
     let license =
         LicenseObject::new("Apache-2.0").url("https://www.apache.org/licenses/LICENSE-2.0.html");
-    OpenApiService::new(Documented::<A>(PhantomData), about.title, about.version)
+    let service = OpenApiService::new(Documented::<A>(PhantomData), about.title, about.version)
         .description(about.description)
         .contact(contact)
         .license(license)
         .server(ServerObject::new("/").description("The service this document comes from"))
-        .server(ServerObject::new(about.server).description("The usual place"))
-        .spec()
-        + "\n"
+        .server(ServerObject::new(about.server).description("The usual place"));
+    close_schemas(&service.spec()) + "\n"
 }
 
 impl<A: OpenApi + 'static> HttpService<A> {
@@ -116,11 +115,11 @@ impl<A: OpenApi + 'static> HttpService<A> {
 
     /// The API's endpoints, each with its rules around it.
     fn operations(self) -> Table {
-        let mut declared: HashMap<(String, Method), (String, Parameters)> = HashMap::new();
+        let mut declared: HashMap<(String, Method), (String, Declared)> = HashMap::new();
         for path in A::meta().into_iter().flat_map(|api| api.paths) {
             for operation in path.operations {
                 let key = (shape(&path.path), operation.method.clone());
-                declared.insert(key, (path.path.clone(), parameters(&operation)));
+                declared.insert(key, (path.path.clone(), of_request(&operation)));
             }
         }
         let mut table = Table::new();
@@ -130,9 +129,9 @@ impl<A: OpenApi + 'static> HttpService<A> {
             let timeout = *self.long_polls.get(path.as_str()).unwrap_or(&self.timeout);
             for (method, endpoint) in methods {
                 let key = (shape(path), method.clone());
-                let (route, parameters) =
-                    declared.remove(&key).unwrap_or_else(|| (path.clone(), Parameters::default()));
-                let rules = Rules { limits: limits.clone(), parameters, timeout };
+                let (route, declared) =
+                    declared.remove(&key).unwrap_or_else(|| (path.clone(), Declared::default()));
+                let rules = Rules { limits: limits.clone(), declared, timeout };
                 let inner =
                     std::mem::replace(endpoint, make_sync(|_| ()).map_to_response().boxed());
                 *endpoint = Operation::new(inner, method, &route, Some(rules)).boxed();
@@ -148,12 +147,13 @@ fn shape(path: &str) -> String {
     segments.collect::<Vec<_>>().join("/")
 }
 
-fn parameters(operation: &MetaOperation) -> Parameters {
+fn of_request(operation: &MetaOperation) -> Declared {
     let of = |kind| {
         let params = operation.params.iter().filter(move |param| param.in_type == kind);
         params.map(|param| param.name.clone()).collect()
     };
-    Parameters { query: of(MetaParamIn::Query), headers: of(MetaParamIn::Header) }
+    let (query, headers) = (of(MetaParamIn::Query), of(MetaParamIn::Header));
+    Declared { query, headers, body: operation.request.is_some() }
 }
 
 /// Puts the pages every service has into the table of routes.
@@ -263,7 +263,8 @@ impl OpenApi for Routes {
     }
 }
 
-/// The API as the document is to show it: without the failures an operation cannot have.
+/// The API as the document is to show it: without the failures an operation cannot have, and
+/// without room for fields that no request may have.
 struct Documented<A>(PhantomData<A>);
 
 impl<A: OpenApi> OpenApi for Documented<A> {
@@ -276,18 +277,60 @@ impl<A: OpenApi> OpenApi for Documented<A> {
 
     fn register(registry: &mut Registry) {
         A::register(registry);
+        let paths = A::meta().into_iter().flat_map(|api| api.paths);
+        let requests = paths.flat_map(|path| path.operations).filter_map(|o| o.request);
+        for media_type in requests.flat_map(|request| request.content) {
+            if let MetaSchemaRef::Reference(name) = media_type.schema
+                && let Some(schema) = registry.schemas.get_mut(&name)
+            {
+                let none = MetaSchema::new(NO_TYPE);
+                schema.additional_properties = Some(Box::new(MetaSchemaRef::Inline(none.into())));
+            }
+        }
     }
 
     fn add_routes(self, _: &mut Table) {}
+}
+
+/// Stands for `false` where a schema says which further fields an object may have: poem-openapi
+/// can only write a schema there.
+const NO_TYPE: &str = "none";
+
+/// Puts `false` in the place of each `{ "type": "none" }`.
+fn close_schemas(document: &str) -> String {
+    let placeholder = format!("\"type\": \"{NO_TYPE}\"");
+    let mut parts = document.split(&placeholder);
+    let mut closed = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let open = closed.rfind('{').unwrap_or(closed.len());
+        closed.truncate(open);
+        closed.push_str("false");
+        closed.push_str(part.trim_start().trim_start_matches('}'));
+    }
+    closed
 }
 
 fn leave_out_impossible(operation: &mut MetaOperation) {
     let has_body = operation.request.is_some();
     let idempotent =
         operation.params.iter().any(|param| param.name.eq_ignore_ascii_case("idempotency-key"));
-    operation.responses.responses.retain(|response| match response.status {
-        Some(408 | 413 | 415 | 422) => has_body,
-        Some(409) => idempotent,
+    operation.responses.responses.retain_mut(|response| match response.status {
+        Some(408 | 413 | 415) => has_body,
+        Some(422) => {
+            response.description = unprocessable(has_body, idempotent);
+            has_body || idempotent
+        }
         _ => true,
     });
+}
+
+fn unprocessable(has_body: bool, idempotent: bool) -> &'static str {
+    match (has_body, idempotent) {
+        (true, true) => {
+            "The body was read and is wrong: invalid-field; or the key belongs to \
+                         another request: idempotency-key-reused"
+        }
+        (false, true) => "The key belongs to another request: idempotency-key-reused",
+        (_, false) => "The body was read and is wrong: invalid-field",
+    }
 }

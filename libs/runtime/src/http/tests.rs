@@ -70,7 +70,7 @@ impl Api {
     async fn create(
         &self,
         body: JsonBody<NewOrder>,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<Text<1, 10>>>,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<AsciiText<1, 10>>>,
     ) -> Result<Created, Failure> {
         if key.0.is_some_and(|key| key.as_str() == "used") {
             return Err(Failure::key_reused());
@@ -85,13 +85,13 @@ impl Api {
         &self,
         order_id: Query<Id>,
         wait_ms: Query<Option<Bounded<0, 1000>>>,
-    ) -> Result<JsonBody<OrderCreated>, Failure> {
+    ) -> Result<JsonBody<OrderCreated>, LookupFailure> {
         let _ = wait_ms;
         match order_id.get() {
-            404 => Err(Failure::not_found("order 404 is not known")),
-            429 => Err(Failure::too_many_requests(7)),
-            500 => Err(anyhow::anyhow!("password=geheim: relation \"orders\" is missing").into()),
-            503 => Err(Failure::unavailable(anyhow::anyhow!("password=geheim"))),
+            404 => Err(LookupFailure::not_found("order 404 is not known")),
+            429 => Err(Failure::shed(Shed::Queue).with_retry_after(7).into()),
+            500 => Err(Failure::internal(anyhow::anyhow!("password=geheim: no relation")).into()),
+            503 => Err(Failure::unavailable(anyhow::anyhow!("password=geheim")).into()),
             666 => panic!("password=geheim"),
             order_id => Ok(JsonBody(OrderCreated { order_id })),
         }

@@ -136,20 +136,32 @@ impl<const MIN: i64, const MAX: i64> ToJSON for Bounded<MIN, MAX> {
     }
 }
 
-/// A text of `MIN` to `MAX` characters, without control characters, that does not consist of
-/// blanks only.
+/// A text of `MIN` to `MAX` characters, at least one, without control characters, that does not
+/// consist of blanks only. `ASCII`: of visible ASCII, with blanks only within, as a header can
+/// carry it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
-pub struct Text<const MIN: usize, const MAX: usize>(String);
+pub struct Text<const MIN: usize, const MAX: usize, const ASCII: bool = false>(String);
 
-impl<const MIN: usize, const MAX: usize> Text<MIN, MAX> {
+/// A [`Text`] that a header can carry.
+pub type AsciiText<const MIN: usize, const MAX: usize> = Text<MIN, MAX, true>;
+
+impl<const MIN: usize, const MAX: usize, const ASCII: bool> Text<MIN, MAX, ASCII> {
+    /// The same rules as in [`Text::new`], for the schema.
+    const PATTERN: &'static str = if ASCII {
+        "^[!-~]([ -~]*[!-~])?$"
+    } else {
+        r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
+    };
+
     /// The text, if it keeps the rules.
     pub fn new(text: impl Into<String>) -> Option<Self> {
         let text = text.into();
         let fits = (MIN..=MAX).contains(&text.chars().count());
         let printable = !text.chars().any(char::is_control);
-        let blank = !text.is_empty() && text.trim().is_empty();
-        (fits && printable && !blank).then_some(Self(text))
+        let blank = text.trim().is_empty();
+        let plain = !ASCII || text.is_ascii() && text.trim().len() == text.len();
+        (fits && printable && !blank && plain).then_some(Self(text))
     }
 
     /// The text.
@@ -163,18 +175,21 @@ impl<const MIN: usize, const MAX: usize> Text<MIN, MAX> {
     }
 
     fn expectation() -> String {
-        format!("{MIN} to {MAX} printable characters, not only blanks, are expected")
+        let kind = if ASCII { "visible ASCII" } else { "printable" };
+        format!("{MIN} to {MAX} {kind} characters, not only blanks, are expected")
     }
 }
 
-impl<'de, const MIN: usize, const MAX: usize> Deserialize<'de> for Text<MIN, MAX> {
+impl<'de, const MIN: usize, const MAX: usize, const ASCII: bool> Deserialize<'de>
+    for Text<MIN, MAX, ASCII>
+{
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Self::new(text).ok_or_else(|| de::Error::custom(Self::expectation()))
     }
 }
 
-impl<const MIN: usize, const MAX: usize> Type for Text<MIN, MAX> {
+impl<const MIN: usize, const MAX: usize, const ASCII: bool> Type for Text<MIN, MAX, ASCII> {
     const IS_REQUIRED: bool = true;
     type RawValueType = String;
     type RawElementValueType = String;
@@ -187,6 +202,7 @@ impl<const MIN: usize, const MAX: usize> Type for Text<MIN, MAX> {
         MetaSchemaRef::Inline(Box::new(MetaSchema {
             min_length: Some(MIN),
             max_length: Some(MAX),
+            pattern: Some(Self::PATTERN.to_owned()),
             ..MetaSchema::new("string")
         }))
     }
@@ -200,19 +216,23 @@ impl<const MIN: usize, const MAX: usize> Type for Text<MIN, MAX> {
     }
 }
 
-impl<const MIN: usize, const MAX: usize> ParseFromParameter for Text<MIN, MAX> {
+impl<const MIN: usize, const MAX: usize, const ASCII: bool> ParseFromParameter
+    for Text<MIN, MAX, ASCII>
+{
     fn parse_from_parameter(value: &str) -> ParseResult<Self> {
         Self::new(value).ok_or_else(|| ParseError::custom(Self::expectation()))
     }
 }
 
-impl<const MIN: usize, const MAX: usize> ParseFromJSON for Text<MIN, MAX> {
+impl<const MIN: usize, const MAX: usize, const ASCII: bool> ParseFromJSON
+    for Text<MIN, MAX, ASCII>
+{
     fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
         serde_json::from_value(value.unwrap_or_default()).map_err(ParseError::custom)
     }
 }
 
-impl<const MIN: usize, const MAX: usize> ToJSON for Text<MIN, MAX> {
+impl<const MIN: usize, const MAX: usize, const ASCII: bool> ToJSON for Text<MIN, MAX, ASCII> {
     fn to_json(&self) -> Option<Value> {
         Some(self.0.clone().into())
     }
@@ -263,6 +283,21 @@ mod tests {
             assert_eq!(Name::new(text).is_some(), fits, "{text:?}");
         }
         assert!(serde_json::from_str::<Name>("7").is_err());
+    }
+
+    #[test]
+    fn a_text_for_a_header_is_visible_ascii() {
+        for (text, fits) in [
+            ("a", true),
+            ("\"a b\"", true),
+            ("a ", false),
+            (" a", false),
+            ("a\tb", false),
+            ("\u{e4}", false),
+            ("", false),
+        ] {
+            assert_eq!(AsciiText::<1, 9>::new(text).is_some(), fits, "{text:?}");
+        }
     }
 
     #[test]

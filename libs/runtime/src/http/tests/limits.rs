@@ -42,9 +42,12 @@ async fn one_request_too_many_is_refused_and_not_queued() {
     api.entered.notified().await;
 
     let answer = send(&*endpoint, get("/api/orders?order_id=1")).await;
-    answer.is_problem(ProblemType::Overloaded, None);
+    answer.is_problem(ProblemType::TooManyRequests, None);
     assert_eq!(answer.header("retry-after"), Some("1"));
-    assert_eq!(send(&*endpoint, get("/health")).await.status, 200, "pages have no limit");
+    let metrics = send(&*endpoint, get("/metrics")).await;
+    assert_eq!(metrics.status, 200, "pages have no limit");
+    let counted = r#"http_server_requests_shed_total{reason="concurrency"} "#;
+    assert!(metrics.body.contains(counted), "{}", metrics.body);
 
     api.release.notify_one();
     assert_eq!(first.await.unwrap(), 200);
