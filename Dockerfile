@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
-# One image with the three services and the topics tool; what runs is the command.
+# One image with the three services, the tool for topics and dead letters, and the retention job;
+# what runs is the command.
 
 # The toolchain of rust-toolchain.toml, which stays outside the image together with the
 # development components it names.
@@ -14,9 +15,11 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
         --package service-store \
         --package service-monitoring-order \
         --package ordersaga-kafka \
+        --package ordersaga-retention \
  && mkdir /out \
  && cp target/release/service-create-order target/release/service-store \
-       target/release/service-monitoring-order target/release/ordersaga-kafka /out/
+       target/release/service-monitoring-order target/release/ordersaga-kafka \
+       target/release/ordersaga-retention /out/
 
 FROM debian:bookworm-slim
 # curl asks /ready for the container's health check; zlib is what the broker's client links to.

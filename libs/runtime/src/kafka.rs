@@ -1,8 +1,11 @@
 //! What the producer and the consumer share: settings and how the broker's state is watched.
 
+use std::panic::AssertUnwindSafe;
+
 use rdkafka::ClientConfig;
 use rdkafka::Statistics;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 use crate::config::KafkaConfig;
 use crate::health::Dependency;
@@ -12,9 +15,14 @@ const STATISTICS_INTERVAL_MS: &str = "1000";
 
 /// Settings of every client: it reconnects within a second of the broker's return.
 pub(crate) fn client(config: &KafkaConfig) -> ClientConfig {
+    client_of(&config.brokers)
+}
+
+/// The same, of a broker by its address.
+pub(crate) fn client_of(brokers: &str) -> ClientConfig {
     let mut client = ClientConfig::new();
     client
-        .set("bootstrap.servers", &config.brokers)
+        .set("bootstrap.servers", brokers)
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "1000")
         .set("socket.nagle.disable", "true")
@@ -50,4 +58,18 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     } else {
         tracing::debug!(facility, message, "kafka client");
     }
+}
+
+/// Reads headers; `None` if a name in them is not UTF-8, at which rdkafka panics.
+pub(crate) fn reading_headers<T>(read: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(read)).ok()
+}
+
+/// All headers of a record; none if a name in them is not UTF-8.
+pub(crate) fn headers(message: &BorrowedMessage<'_>) -> Vec<(String, Option<Vec<u8>>)> {
+    let headers = reading_headers(|| {
+        let headers = message.headers().into_iter().flat_map(Headers::iter);
+        headers.map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect()
+    });
+    headers.unwrap_or_default()
 }

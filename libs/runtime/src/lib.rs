@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod consumer;
 pub mod crash;
+pub mod dead_letters;
 pub mod group_commit;
 pub mod health;
 pub mod http;

@@ -109,7 +109,8 @@ impl Outbox {
     }
 
     /// Events that wait to be published, as counted within the last second: what admission
-    /// control bounds while the broker is away.
+    /// control bounds while the broker is away. What is written in that second goes over a bound;
+    /// to be exact, every writer would have to hear of every other's.
     pub fn waiting(&self) -> i64 {
         self.0.waiting.load(Ordering::Relaxed)
     }

@@ -19,6 +19,9 @@ use serde::Deserialize;
 const EMBEDDED: &str = include_str!("../../../redpanda/topics.toml");
 const TIMEOUT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(20);
+/// How long a segment may take to fill where nothing else is set: Redpanda's default; Kafka's is
+/// half of it.
+const LONGEST_SEGMENT: Duration = Duration::from_hours(14 * 24);
 /// As many copies as the broker's own default says: one on a laptop, three in a cluster.
 const BROKER_DEFAULT: TopicReplication<'_> = TopicReplication::Fixed(-1);
 
@@ -86,6 +89,20 @@ impl TopicsFile {
             "the co-partitioned topics {names:?} differ in their partitions"
         );
         Ok(file)
+    }
+
+    /// How long a record may stay in any of the topics: its retention, and as long as the segment
+    /// it stands in may take to fill, since segments go as a whole. None if there is no bound.
+    pub fn longest_life(&self) -> Option<Duration> {
+        let lives = self.topics.values().map(|topic| {
+            let millis = |name: &str| match topic.config.get(name) {
+                Some(Setting::Number(millis)) => u64::try_from(*millis).ok(),
+                _ => None,
+            };
+            let segment = millis("segment.ms").map_or(LONGEST_SEGMENT, Duration::from_millis);
+            Some(Duration::from_millis(millis("retention.ms")?).saturating_add(segment))
+        });
+        lives.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
     fn prefixed(&self, prefix: &str) -> BTreeMap<String, &TopicSpec> {
@@ -380,6 +397,21 @@ mod tests {
     fn refuses_what_it_does_not_know() {
         assert!(TopicsFile::parse("[topics.a]\npartitions = 2\nretention = 3\n").is_err());
         assert!(TopicsFile::parse("[topics.a]\npartitions = 0\n").is_err());
+    }
+
+    #[test]
+    fn a_record_outlives_its_retention_by_its_segment() -> Result<()> {
+        let life = |text: &str| anyhow::Ok(TopicsFile::parse(text)?.longest_life());
+        let days = |days: u64| Some(Duration::from_hours(24 * days));
+        let week = "[topics.a]\npartitions = 1\nconfig = { \"retention.ms\" = 604_800_000 }\n";
+        let day = "[topics.b]\npartitions = 1\n\
+                   config = { \"retention.ms\" = 86_400_000, \"segment.ms\" = 86_400_000 }\n";
+        assert_eq!(life(week)?, days(21));
+        assert_eq!(life(day)?, days(2));
+        assert_eq!(life(&[week, day].concat())?, days(21));
+        assert_eq!(life("[topics.a]\npartitions = 1\n")?, None);
+        assert_eq!(life(&week.replace("604_800_000", "-1"))?, None);
+        Ok(())
     }
 
     #[test]

@@ -20,15 +20,54 @@ use crate::postgres::{self, Lease};
 /// A transaction that takes longer than this is given up and repeated.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// What an event takes, about.
+const EVENT_BYTES: usize = 1_024;
+
 #[derive(Default)]
 pub(super) struct Lane {
-    pub(super) queue: Mutex<VecDeque<Item>>,
+    pub(super) queue: Mutex<Queue>,
     /// Something was queued.
     pub(super) arrived: Notify,
     /// Held while a batch is applied: a rebalance waits for it.
     pub(super) turn: tokio::sync::Mutex<()>,
     /// The partitions paused because the queue is long: librdkafka forgets a pause only when told.
     pub(super) paused: Mutex<Option<TopicPartitionList>>,
+}
+
+/// Records on their way, in order.
+#[derive(Default)]
+pub(super) struct Queue {
+    items: VecDeque<Item>,
+    weight: usize,
+}
+
+impl Queue {
+    pub(super) fn extend(&mut self, items: Vec<Item>) {
+        self.weight += items.iter().map(Item::weight).sum::<usize>();
+        self.items.extend(items);
+    }
+
+    /// What it holds, counted in ordinary records.
+    pub(super) fn weight(&self) -> usize {
+        self.weight
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The first items of about this weight: one at least, if there is any.
+    fn take(&mut self, weight: usize) -> Vec<Item> {
+        let mut taken = 0;
+        let count = self.items.iter().take_while(|item| {
+            let begun = taken < weight;
+            taken += item.weight();
+            begun
+        });
+        let items: Vec<_> = self.items.drain(..count.count()).collect();
+        self.weight -= items.iter().map(Item::weight).sum::<usize>();
+        items
+    }
 }
 
 /// A record in a lane.
@@ -39,6 +78,16 @@ pub(super) struct Item {
     pub(super) from: i64,
     pub(super) offset: i64,
     pub(super) content: Result<Record, Box<Poison>>,
+}
+
+impl Item {
+    /// 1 for an event; more for a large record that is none, since it is kept as it was: a flood of
+    /// those must not fill the memory.
+    pub(super) fn weight(&self) -> usize {
+        let poison = self.content.as_ref().err();
+        let payload = poison.and_then(|poison| poison.payload.as_ref());
+        1 + payload.map_or(0, |payload| payload.len() / EVENT_BYTES)
+    }
 }
 
 /// A record that is no event, as it was.
@@ -84,11 +133,7 @@ impl<H: Handler> Shared<H> {
                     return;
                 }
                 let epoch = self.epoch();
-                let items: Vec<_> = {
-                    let mut queue = lane.queue.lock();
-                    let count = queue.len().min(BATCH);
-                    queue.drain(..count).collect()
-                };
+                let items = lane.queue.lock().take(BATCH);
                 if items.is_empty() {
                     break;
                 }
@@ -232,4 +277,34 @@ async fn bury(
     .await
     .context("writing a dead letter")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poison(offset: i64, bytes: usize) -> Item {
+        let poison = Poison {
+            key: None,
+            payload: Some(vec![0; bytes]),
+            header_names: Vec::new(),
+            header_values: Vec::new(),
+            error: String::new(),
+        };
+        let place = (Topic::Incoming, 0);
+        Item { place, from: offset, offset, content: Err(Box::new(poison)) }
+    }
+
+    #[test]
+    fn large_records_count_for_many() {
+        let mut queue = Queue::default();
+        queue.extend((0..10).map(|offset| poison(offset, 900_000)).collect());
+        assert!(queue.weight() > 8_000);
+        let offsets = |items: Vec<Item>| items.iter().map(|i| i.offset).collect::<Vec<_>>();
+        assert_eq!(offsets(queue.take(1)), [0]);
+        assert_eq!(offsets(queue.take(1_000)), [1, 2]);
+        assert_eq!(offsets(queue.take(usize::MAX)), (3..10).collect::<Vec<_>>());
+        assert_eq!(queue.weight(), 0);
+        assert!(queue.take(1).is_empty());
+    }
 }

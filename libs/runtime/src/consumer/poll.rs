@@ -1,6 +1,5 @@
 //! The polling thread: takes what librdkafka has, sorts it into lanes, and keeps the group informed.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::assignment::Callbacks;
 use super::lane::{Item, Poison};
 use super::{Handler, PAUSE_ABOVE, Place, RESUME_BELOW, Record, Shared};
-use crate::kafka;
+use crate::{dead_letters, kafka};
 
 /// How long a poll waits: it bounds how late a pause, a resume or a stop is noticed.
 const POLL: Duration = Duration::from_millis(50);
@@ -27,9 +26,7 @@ const LEAVE: Duration = Duration::from_secs(2);
 /// How often the group's offsets follow the database's.
 const GROUP_COMMIT: Duration = Duration::from_secs(1);
 
-/// Bytes of a record that go to dead-letter; what is longer is cut, so that the broker takes it.
-const LARGEST_LETTER: usize = 900_000;
-/// Characters of the reason given with it.
+/// Characters of the reason given with a dead letter.
 const LONGEST_ERROR: usize = 500;
 
 type Client<H> = BaseConsumer<Callbacks<H>>;
@@ -104,7 +101,8 @@ impl<H: Handler> Shared<H> {
         let mut queued: Vec<Vec<Item>> = self.lanes.iter().map(|_| Vec::new()).collect();
         let mut epoch = self.epoch();
         let mut wait = POLL;
-        for _ in 0..ROUND {
+        let mut taken = 0;
+        while taken < ROUND {
             let polled = client.poll(wait);
             // A rebalance within the poll voids what came before it.
             if self.epoch() != epoch {
@@ -119,6 +117,7 @@ impl<H: Handler> Shared<H> {
                 Some(Err(error)) => tracing::debug!(%error, "poll"),
                 Some(Ok(message)) => {
                     if let Some(item) = self.read(&message) {
+                        taken += item.weight();
                         queued[self.handler.lane_of(item.place.1)].push(item);
                     }
                 }
@@ -159,7 +158,7 @@ impl<H: Handler> Shared<H> {
     /// Pauses the partitions of lanes that are far behind, and lets those that caught up go on.
     fn steer(&self, client: &Client<H>) -> anyhow::Result<()> {
         for (number, lane) in self.lanes.iter().enumerate() {
-            let waiting = lane.queue.lock().len();
+            let waiting = lane.queue.lock().weight();
             let mut paused = lane.paused.lock();
             if paused.is_none() && waiting > PAUSE_ABOVE {
                 let partitions = self.partitions_of(number)?;
@@ -211,26 +210,17 @@ impl<H: Handler> Shared<H> {
 }
 
 fn traceparent(message: &BorrowedMessage<'_>) -> Option<String> {
-    let header = reading_headers(|| {
+    let header = kafka::reading_headers(|| {
         let header = message.headers()?.iter().find(|h| h.key == cloud_event::TRACEPARENT)?;
         std::str::from_utf8(header.value?).ok()
     });
     header?.filter(|context| cloud_event::is_traceparent(context)).map(str::to_owned)
 }
 
-/// Reads headers; `None` if a name in them is not UTF-8, at which rdkafka panics.
-fn reading_headers<T>(read: impl FnOnce() -> T) -> Option<T> {
-    std::panic::catch_unwind(AssertUnwindSafe(read)).ok()
-}
-
 impl Poison {
     /// The record as it was, as far as it fits into a record of its own with what is added to it.
     fn new(message: &BorrowedMessage<'_>, error: &str) -> Self {
-        let headers = || {
-            let headers = message.headers().into_iter().flat_map(Headers::iter);
-            headers.map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect::<Vec<_>>()
-        };
-        let mut room = LARGEST_LETTER;
+        let mut room = dead_letters::LARGEST;
         let mut keep = |bytes: &[u8]| {
             let kept = bytes.len().min(room);
             room -= kept;
@@ -238,8 +228,7 @@ impl Poison {
         };
         let key = message.key().map(&mut keep);
         let payload = message.payload().map(&mut keep);
-        let (header_names, header_values) = reading_headers(headers)
-            .unwrap_or_default()
+        let (header_names, header_values) = kafka::headers(message)
             .into_iter()
             .map(|(name, value)| (name, value.as_deref().map(&mut keep)))
             .unzip();

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use ordersaga_contract::{Topic, cloud_event};
+use ordersaga_contract::Topic;
 use rdkafka::message::{Header, OwnedHeaders};
 use sqlx::FromRow;
 use sqlx::postgres::PgPool;
 
 use super::PUBLISHED;
+use crate::dead_letters::{self, Place};
 use crate::postgres::{Lease, within};
 use crate::producer::{Outgoing, Publisher};
 
@@ -103,15 +104,13 @@ impl Letters {
         for (key, value) in letter.header_names.iter().zip(&letter.header_values) {
             headers = headers.insert(Header { key, value: value.as_deref() });
         }
-        for (key, value) in [
-            ("dead-letter-topic", letter.topic.as_str()),
-            ("dead-letter-partition", &letter.partition.to_string()),
-            ("dead-letter-offset", &letter.offset.to_string()),
-            ("dead-letter-error", &letter.error),
-            ("dead-letter-consumer", &self.consumer),
-            ("dead-letter-time", &cloud_event::time(letter.at)),
-        ] {
-            headers = headers.insert(Header { key, value: Some(value) });
+        let origin = Place {
+            topic: letter.topic.clone(),
+            partition: letter.partition,
+            offset: letter.offset,
+        };
+        for (key, value) in dead_letters::added(&origin, &letter.error, &self.consumer, letter.at) {
+            headers = headers.insert(Header { key: &key, value: value.as_deref() });
         }
         Outgoing {
             topic: &self.topic,
