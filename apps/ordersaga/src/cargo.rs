@@ -1,10 +1,12 @@
 //! The workspace this program belongs to, and building its other programs.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
+use ordersaga_devstack::Service;
 
 /// The folder of the workspace.
 pub(crate) fn root() -> PathBuf {
@@ -47,4 +49,31 @@ pub(crate) fn build(what: &[&str]) -> Result<()> {
         bail!("the build failed: {command:?}");
     }
     Ok(())
+}
+
+/// Builds another program of the workspace, which lies beside this one; what starts it.
+pub(crate) fn program(name: &str) -> Result<Command> {
+    build(&["--quiet", "--package", name])?;
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    Ok(Command::new(own.with_file_name(name)))
+}
+
+/// Builds another program of the workspace and becomes it, with these arguments. Returns only if
+/// that is not possible.
+pub(crate) fn become_program(name: &str, arguments: &[OsString]) -> Result<ExitCode> {
+    hand_over(program(name)?.args(arguments))
+}
+
+/// Becomes another program. Returns only if that is not possible.
+pub(crate) fn hand_over(command: &mut Command) -> Result<ExitCode> {
+    Err(command.exec()).with_context(|| format!("cannot start {command:?}"))
+}
+
+/// Builds the services and what makes the topics.
+pub(crate) fn build_services() -> Result<()> {
+    say!("Building the services (cargo build)");
+    let packages = Service::ALL.map(Service::name);
+    let mut what: Vec<_> = packages.iter().flat_map(|name| ["--package", *name]).collect();
+    what.extend(["--package", crate::topics::PROGRAM]);
+    build(&what)
 }

@@ -24,6 +24,7 @@ enum Need {
     Java,
     Compilers,
     Make,
+    Python,
 }
 
 impl fmt::Display for Need {
@@ -34,6 +35,7 @@ impl fmt::Display for Need {
             Self::Java => write!(formatter, "Java runtime, {JAVA_SINCE} or newer (for the broker)"),
             Self::Compilers => formatter.write_str("C and C++ compilers (for librdkafka)"),
             Self::Make => formatter.write_str("make (for librdkafka)"),
+            Self::Python => formatter.write_str("Python 3 with venv (for schemathesis)"),
         }
     }
 }
@@ -74,6 +76,7 @@ fn packages(needs: &[Need], system: &str) -> Vec<&'static str> {
         Need::Java => &["openjdk-17-jre-headless"],
         Need::Compilers => &["gcc", "g++"],
         Need::Make => &["make"],
+        Need::Python => &["python3", "python3-venv"],
     });
     names.copied().collect()
 }
@@ -112,6 +115,22 @@ pub(crate) fn ensure(only_say: bool) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    get(&missing, only_say)?;
+    check()
+}
+
+/// The same for Python, which only fuzzing needs.
+pub(crate) fn ensure_python(only_say: bool) -> Result<()> {
+    // Debian has venv apart from Python, and without the second module it makes no pip.
+    let probe = Command::new("python3").args(["-c", "import venv, ensurepip"]).output();
+    if probe.is_ok_and(|probe| probe.status.success()) {
+        Ok(())
+    } else {
+        get(&[Need::Python], only_say)
+    }
+}
+
+fn get(missing: &[Need], only_say: bool) -> Result<()> {
     let names: Vec<_> = missing.iter().map(ToString::to_string).collect();
     say!("Missing on this machine:\n  {}", names.join("\n  "));
     if programs::find("apt-get").is_none() {
@@ -121,7 +140,7 @@ pub(crate) fn ensure(only_say: bool) -> Result<()> {
     }
     let system = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let root = rustix::process::geteuid().is_root();
-    let commands = commands(&packages(&missing, &system), root);
+    let commands = commands(&packages(missing, &system), root);
     let verb = if only_say { "To install it" } else { "Installing it" };
     say!("{verb}:\n  {}", commands.each_ref().map(|words| words.join(" ")).join("\n  "));
     if only_say {
@@ -130,8 +149,7 @@ pub(crate) fn ensure(only_say: bool) -> Result<()> {
     if !root && programs::find("sudo").is_none() {
         bail!("neither root nor sudo: let an administrator run the commands above");
     }
-    commands.iter().try_for_each(|words| execute(words))?;
-    check()
+    commands.iter().try_for_each(|words| execute(words))
 }
 
 fn execute(words: &[String]) -> Result<()> {

@@ -9,14 +9,19 @@ macro_rules! say {
 }
 
 mod cargo;
+mod chaos;
 mod demo;
 mod detach;
+mod dlq;
 mod down;
+mod fuzz;
 mod install;
 mod logs;
+mod model;
 mod openapi;
 mod progress;
 mod restarts;
+mod retention;
 mod state;
 mod status;
 mod supervisor;
@@ -54,8 +59,18 @@ enum Command {
     Demo(demo::Arguments),
     /// Runs all tests on real parts of their own; works beside a running stack
     Test(test::Arguments),
+    /// Holds the services' answers to their API documents, by generated requests (schemathesis)
+    Fuzz(fuzz::Arguments),
+    /// Runs everything under load and faults, and checks that it kept its promises
+    Chaos(chaos::Arguments),
+    /// Checks the protocol in every order of events that a few orders and faults allow
+    Model(model::Arguments),
     /// Applies or shows the topics of redpanda/topics.toml
     Topics(topics::Arguments),
+    /// Lists, shows, replays or discards the records that a consumer could not read
+    Dlq(dlq::Arguments),
+    /// Removes the facts of old, finished orders from the shards
+    Retention(retention::Arguments),
     /// Writes or compares the committed API documents in openapi/
     #[command(subcommand)]
     Openapi(openapi::Command),
@@ -84,7 +99,12 @@ async fn run(command: Command) -> Result<ExitCode> {
             tokio::task::spawn_blocking(move || demo::run(&arguments)).await?
         }
         Command::Test(arguments) => test::run(&arguments).await,
+        Command::Fuzz(arguments) => fuzz::run(arguments).await,
+        Command::Chaos(arguments) => chaos::run(arguments),
+        Command::Model(arguments) => model::run(&arguments),
         Command::Topics(arguments) => topics::run(&arguments),
+        Command::Dlq(arguments) => dlq::run(&arguments),
+        Command::Retention(arguments) => retention::run(&arguments),
         Command::Openapi(command) => openapi::run(command),
     }
 }

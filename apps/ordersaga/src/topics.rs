@@ -43,8 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let file = arguments.file.clone().unwrap_or_else(topics_file);
     let mut command = command(action, &arguments.brokers, &file)?;
     command.args(["--prefix", &arguments.prefix]);
-    let ended = command.status().context("cannot start the program")?;
-    Ok(if ended.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    cargo::hand_over(&mut command)
 }
 
 fn command(action: &str, brokers: &str, file: &Path) -> Result<Command> {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use ordersaga_devstack::{Service, TemporaryFolder};
+use ordersaga_devstack::TemporaryFolder;
 
 use crate::state::{self, Folder};
 use crate::supervisor::{self, Home};
@@ -32,19 +32,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         return status::show(&folder).await;
     }
     install::ensure(arguments.no_install)?;
-    build()?;
+    cargo::build_services()?;
     let folder = if arguments.ephemeral { TemporaryFolder::create("up")? } else { folder };
     if arguments.detach {
         return detach::run(&folder, arguments.ephemeral).await;
     }
     supervisor::run(Home::new(folder, arguments.ephemeral)?).await
-}
-
-/// Builds the services and what makes the topics.
-fn build() -> Result<()> {
-    say!("Building the services (cargo build)");
-    let packages = Service::ALL.map(Service::name);
-    let mut what: Vec<_> = packages.iter().flat_map(|name| ["--package", *name]).collect();
-    what.extend(["--package", crate::topics::PROGRAM]);
-    cargo::build(&what)
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures_util::FutureExt;
+use ordersaga_checker::{History, Log, Onlooker};
 use ordersaga_devstack::{
     Cluster, Database, Databases, Part, Parts, Service, ServiceProcess, TemporaryFolder, free_port,
     service_env, shared,
@@ -18,12 +19,8 @@ use ordersaga_devstack::{
 use ordersaga_runtime::topics::{self, TopicsFile};
 use reqwest::Client;
 use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
-
-use crate::client::Book;
-use crate::records::Log;
 
 /// How long anything may take that must happen.
 pub(crate) const WITHIN: Duration = Duration::from_secs(40);
@@ -134,9 +131,9 @@ pub(crate) struct Bed {
     parts: &'static Parts,
     settings: Vec<(Service, &'static str, String)>,
     name: String,
-    pools: BTreeMap<Cluster, PgPool>,
+    onlooker: Onlooker,
     folder: TemporaryFolder,
-    pub(crate) book: Mutex<Book>,
+    pub(crate) book: Mutex<History>,
 }
 
 impl Bed {
@@ -149,24 +146,25 @@ impl Bed {
         for (cluster, database) in plan.databases {
             databases.set(cluster, database);
         }
-        let pools = Cluster::ALL.map(|cluster| {
-            let options = PgPoolOptions::new().max_connections(2);
-            Ok((cluster, options.connect_lazy(&databases[cluster].superuser_url())?))
-        });
+        let broker = plan.broker.unwrap_or_else(|| parts.broker_address());
+        let prefix = format!("{name}.");
+        let redis = Part::temporary_redis().await?;
+        let log = Log { broker: broker.clone(), prefix: prefix.clone() };
+        let onlooker = Onlooker::new(&databases, log, redis.url())?;
         let http = Client::builder().no_proxy().timeout(WITHIN).build()?;
         // On a busy machine the first news of an order may take longer than a client's patience.
         let patient = (Service::Monitoring, "STATUS_GRACE_MS", "5000".to_owned());
         let mut bed = Self {
             databases,
             services: BTreeMap::new(),
-            broker: plan.broker.unwrap_or_else(|| parts.broker_address()),
-            prefix: format!("{name}."),
+            broker,
+            prefix,
             http,
             parts,
-            redis: Part::temporary_redis().await?,
+            redis,
             settings: [patient].into_iter().chain(plan.settings).collect(),
             name,
-            pools: pools.into_iter().collect::<Result<_>>()?,
+            onlooker,
             folder: TemporaryFolder::new("bed")?,
             book: Mutex::default(),
         };
@@ -228,9 +226,7 @@ impl Bed {
         for process in self.services.values() {
             process.kill9().await?;
         }
-        for pool in self.pools.values() {
-            pool.close().await;
-        }
+        self.onlooker.close().await;
         self.parts.drop_databases(&self.name).await?;
         if self.broker == self.parts.broker_address() {
             topics::delete(&self.broker, &self.prefix, &TopicsFile::embedded()?).await?;
@@ -248,18 +244,25 @@ impl Bed {
 
     /// A database, as superuser.
     pub(crate) fn sql(&self, cluster: Cluster) -> &PgPool {
-        &self.pools[&cluster]
+        self.onlooker.sql(cluster)
     }
 
     /// A number that a query of one database gives.
     pub(crate) async fn number(&self, cluster: Cluster, query: &'static str) -> Result<i64> {
-        let found = sqlx::query_scalar(query).fetch_one(self.sql(cluster)).await;
-        found.with_context(|| format!("{cluster}: {query}"))
+        self.onlooker.number(cluster, query).await
     }
 
     /// The records of this system's topics.
-    pub(crate) fn log(&self) -> Log {
-        Log { broker: self.broker.clone(), prefix: self.prefix.clone() }
+    pub(crate) fn log(&self) -> &Log {
+        &self.onlooker.log
+    }
+
+    /// Somebody who sees everything, and asks the services that run.
+    pub(crate) fn onlooker(&self) -> Onlooker {
+        let running = self.services.iter().filter(|(_, process)| process.is_running());
+        let mut onlooker = self.onlooker.clone();
+        onlooker.urls = running.map(|(service, process)| (*service, process.url())).collect();
+        onlooker
     }
 }
 

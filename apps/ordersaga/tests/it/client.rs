@@ -1,10 +1,10 @@
 //! What clients do with a [`Bed`], and what its services promise them.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
+use ordersaga_checker::History;
 use ordersaga_devstack::Service;
 use reqwest::RequestBuilder;
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -18,19 +18,6 @@ pub(crate) const CANCEL: &str = "/api/v1/orders/cancel";
 pub(crate) const STATUS: &str = "/api/v1/status";
 pub(crate) const FIND: &str = "/api/v1/items/find";
 pub(crate) const ADD: &str = "/api/v1/items/add";
-
-/// What the services have promised so far.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Book {
-    /// Orders whose creation was acknowledged.
-    pub(crate) placed: BTreeSet<i64>,
-    /// Orders whose cancellation was acknowledged.
-    pub(crate) cancelled: BTreeSet<i64>,
-    /// The orders each idempotency key was answered with.
-    pub(crate) keys: BTreeMap<String, BTreeSet<i64>>,
-    /// Orders that were seen as CANCELLED.
-    seen_cancelled: BTreeSet<i64>,
-}
 
 /// An HTTP answer.
 #[derive(Debug)]
@@ -80,12 +67,12 @@ pub(crate) fn order_for(item: i64) -> Value {
 }
 impl Bed {
     /// What the services have promised so far.
-    pub(crate) fn book(&self) -> Book {
+    pub(crate) fn book(&self) -> History {
         self.book.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn note(&self, write: impl FnOnce(&mut Book)) {
-        write(&mut self.book.lock().unwrap_or_else(PoisonError::into_inner));
+    fn note<T>(&self, write: impl FnOnce(&mut History) -> T) -> T {
+        write(&mut self.book.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A service's base URL.
@@ -124,7 +111,7 @@ impl Bed {
     pub(crate) async fn place(&self, order: &Value) -> Result<i64> {
         let answer = self.post(Service::CreateOrder, "/api/v1/orders/create", Some(order)).await?;
         let order = answer.expect(201)?["order_id"].as_i64().context("no order_id")?;
-        self.note(|book| _ = book.placed.insert(order));
+        self.note(|book| book.acknowledged(None, order));
         Ok(order)
     }
 
@@ -138,10 +125,7 @@ impl Bed {
         };
         let answer = self.retry(request).await.with_context(|| key.to_owned())?;
         let order = answer.expect(201)?["order_id"].as_i64().context("no order_id")?;
-        self.note(|book| {
-            book.placed.insert(order);
-            book.keys.entry(key.to_owned()).or_default().insert(order);
-        });
+        self.note(|book| book.acknowledged(Some(key), order));
         Ok(order)
     }
 
@@ -180,13 +164,9 @@ impl Bed {
         let path = format!("/api/v1/status?order_id={order}{wait}");
         let answer = self.get(Service::Monitoring, &path).await?;
         if answer.status == 200 {
-            let step = answer.json()?["step"].clone();
-            if step == "CANCELLED" {
-                self.note(|book| _ = book.seen_cancelled.insert(order));
-            } else {
-                let was = self.book().seen_cancelled.contains(&order);
-                ensure!(!was, "order {order} left CANCELLED: {step}");
-            }
+            let status = answer.json()?;
+            let step = status["step"].as_str().context("no step")?;
+            self.note(|book| book.saw(order, step)).map_err(Error::msg)?;
         }
         Ok(answer)
     }

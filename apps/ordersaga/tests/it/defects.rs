@@ -2,16 +2,15 @@
 
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
+use ordersaga_checker::{EVENTS, Snapshot, consumed};
 use ordersaga_devstack::{Cluster, Part, Service};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
 use crate::bed::{Bed, Plan, WITHIN, block_on, saga, until};
 use crate::client::{order_for, state_of};
-use crate::invariants::{self, consumed};
+use crate::invariants;
 use crate::poison::event;
-use crate::records::EVENTS;
-use crate::snapshot::Snapshot;
 
 /// Waits until a service has applied everything in its topics.
 async fn caught_up(bed: &Bed, cluster: Cluster) -> Result<()> {
@@ -138,7 +137,7 @@ fn defect_05_duplicates_make_no_duplicate_status_rows() -> Result<()> {
         let records = bed.log().read(&EVENTS).await?;
         bed.log().write([records.clone(), records.clone()].concat()).await?;
         invariants::at_rest(bed).await?;
-        let snapshot = Snapshot::take(bed).await?;
+        let snapshot = Snapshot::take(&bed.onlooker()).await?;
         let rows: usize = snapshot.facts.values().map(Vec::len).sum();
         ensure!(rows == records.len(), "{rows} rows of {} facts", records.len());
         for shard in [Cluster::Shard1, Cluster::Shard2] {

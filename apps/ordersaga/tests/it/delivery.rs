@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
+use ordersaga_checker::{EVENTS, Snapshot};
 use ordersaga_devstack::{Cluster, Service};
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, saga};
 use crate::client::order_for;
 use crate::invariants;
-use crate::records::EVENTS;
-use crate::snapshot::Snapshot;
 
 /// Orders that end in every way there is.
 async fn orders_of_all_kinds(bed: &Bed) -> Result<()> {
@@ -52,13 +51,13 @@ fn compare(before: &Snapshot, after: &Snapshot) -> Result<()> {
 fn every_record_delivered_again_in_another_order_changes_nothing() -> Result<()> {
     saga(async |bed| {
         orders_of_all_kinds(bed).await?;
-        let before = Snapshot::take(bed).await?;
+        let before = Snapshot::take(&bed.onlooker()).await?;
         let records = bed.log().read(&EVENTS).await?;
         let mut again = [records.clone(), records.clone()].concat();
         fastrand::shuffle(&mut again);
         bed.log().write(again).await?;
         invariants::hold(bed).await?;
-        compare(&before, &Snapshot::take(bed).await?)?;
+        compare(&before, &Snapshot::take(&bed.onlooker()).await?)?;
         let now = bed.log().read(&EVENTS).await?.len();
         ensure!(now == 3 * records.len(), "{now} records: something was said anew");
         Ok(())
@@ -69,7 +68,7 @@ fn every_record_delivered_again_in_another_order_changes_nothing() -> Result<()>
 fn replaying_all_topics_from_the_beginning_changes_nothing() -> Result<()> {
     saga(async |bed| {
         orders_of_all_kinds(bed).await?;
-        let before = Snapshot::take(bed).await?;
+        let before = Snapshot::take(&bed.onlooker()).await?;
         let records = bed.log().read(&EVENTS).await?.len();
         for process in bed.services.values() {
             ensure!(process.terminate().await?.success());
@@ -81,7 +80,7 @@ fn replaying_all_topics_from_the_beginning_changes_nothing() -> Result<()> {
         }
         bed.start_all().await?;
         invariants::hold(bed).await?;
-        compare(&before, &Snapshot::take(bed).await?)?;
+        compare(&before, &Snapshot::take(&bed.onlooker()).await?)?;
         let now = bed.log().read(&EVENTS).await?.len();
         ensure!(now == records, "{now} records, not {records}: something was said anew");
         let applied = bed.metric(Service::Monitoring, "consumer_records_total").await?;

@@ -1,6 +1,7 @@
 //! Records that are no events.
 
 use anyhow::{Context, Result, ensure};
+use ordersaga_checker::{EVENTS, Record};
 use ordersaga_contract::{OrderId, partition_of};
 use ordersaga_devstack::Service;
 use serde_json::{Value, json};
@@ -8,7 +9,6 @@ use serde_json::{Value, json};
 use crate::bed::saga;
 use crate::client::order_for;
 use crate::invariants;
-use crate::records::{EVENTS, Record};
 
 fn partition(order: i64) -> Result<i32> {
     Ok(i32::try_from(partition_of(OrderId::try_from(order)?))?)

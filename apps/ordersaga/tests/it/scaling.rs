@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
+use ordersaga_checker::consumed;
 use ordersaga_devstack::{Cluster, Service, ServiceProcess, free_port};
 
 use crate::bed::{Bed, WITHIN, saga, until};
@@ -26,7 +27,7 @@ async fn second_instances(bed: &Bed) -> Result<Vec<ServiceProcess>> {
 
 /// Waits until so many instances of a service have equal parts of its partitions.
 async fn shared_by(bed: &Bed, service: Service, instances: usize) -> Result<()> {
-    let all = invariants::consumed(service.cluster()).len() * 16;
+    let all = consumed(service.cluster()).len() * 16;
     until(&format!("{instances} instances share the partitions of {service}"), async || {
         let members = bed.log().members(service.group()).await?;
         let whole: BTreeSet<_> = members.iter().flatten().collect();
@@ -72,7 +73,7 @@ fn two_instances_of_each_service_share_the_partitions() -> Result<()> {
             }
             ensure!(applied.iter().all(|records| *records > 0), "{service}: one does it all");
             // I10 by the services' own count: each record once, whoever applied it.
-            let records = bed.log().read(invariants::consumed(service.cluster())).await?.len();
+            let records = bed.log().read(consumed(service.cluster())).await?.len();
             ensure!(
                 applied.iter().sum::<i64>() == i64::try_from(records)?,
                 "{service}: {applied:?}"

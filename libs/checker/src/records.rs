@@ -6,42 +6,48 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::groups::GroupInfo;
-use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 /// Partitions of each topic.
 pub(crate) const PARTITIONS: i32 = 16;
 /// The topics that carry events.
-pub(crate) const EVENTS: [&str; 3] = ["incoming", "reservation", "reset"];
+pub const EVENTS: [&str; 3] = ["incoming", "reservation", "reset"];
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Where a record stands: topic without prefix, partition, offset.
-pub(crate) type Place = (String, i32, i64);
+pub type Place = (String, i32, i64);
 
 /// The topics of one system.
 #[derive(Clone)]
-pub(crate) struct Log {
-    pub(crate) broker: String,
-    pub(crate) prefix: String,
+pub struct Log {
+    /// Host and port.
+    pub broker: String,
+    /// What the topics' names begin with.
+    pub prefix: String,
 }
 
 /// A record, as read or to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Record {
+pub struct Record {
     /// Without prefix.
-    pub(crate) topic: String,
-    pub(crate) partition: i32,
+    pub topic: String,
+    /// Where it is, or is to go.
+    pub partition: i32,
     /// Ignored when written.
-    pub(crate) offset: i64,
-    pub(crate) key: Vec<u8>,
-    pub(crate) payload: Vec<u8>,
-    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub offset: i64,
+    /// Empty if it has none.
+    pub key: Vec<u8>,
+    /// Empty if it has none.
+    pub payload: Vec<u8>,
+    /// In order.
+    pub headers: Vec<(String, Vec<u8>)>,
 }
 
 impl Record {
     /// A record to write.
-    pub(crate) fn new(topic: &str, partition: i32, key: &str, payload: &str) -> Self {
+    pub fn new(topic: &str, partition: i32, key: &str, payload: &str) -> Self {
         Self {
             topic: topic.to_owned(),
             partition,
@@ -53,12 +59,12 @@ impl Record {
     }
 
     /// Where it stands.
-    pub(crate) fn place(&self) -> Place {
+    pub fn place(&self) -> Place {
         (self.topic.clone(), self.partition, self.offset)
     }
 
     /// A header's text.
-    pub(crate) fn header(&self, name: &str) -> Option<String> {
+    pub fn header(&self, name: &str) -> Option<String> {
         let header = self.headers.iter().find(|header| header.0 == name)?;
         String::from_utf8(header.1.clone()).ok()
     }
@@ -83,7 +89,7 @@ impl Log {
     }
 
     /// The end of each partition of the event topics, by topic and partition.
-    pub(crate) async fn ends(&self) -> Result<BTreeMap<(String, i32), i64>> {
+    pub async fn ends(&self) -> Result<BTreeMap<(String, i32), i64>> {
         let log = self.clone();
         tokio::task::spawn_blocking(move || log.ends_of(&log.consumer()?, &EVENTS)).await?
     }
@@ -115,7 +121,7 @@ impl Log {
     }
 
     /// What each member of a consumer group has been assigned, by the broker's word.
-    pub(crate) async fn members(&self, group: &str) -> Result<Vec<BTreeSet<(String, i32)>>> {
+    pub async fn members(&self, group: &str) -> Result<Vec<BTreeSet<(String, i32)>>> {
         let (log, group) = (self.clone(), format!("{}{group}", self.prefix));
         tokio::task::spawn_blocking(move || {
             let groups = log.consumer()?.client().fetch_group_list(Some(&group), TIMEOUT)?;
@@ -126,12 +132,27 @@ impl Log {
     }
 
     /// All records of these topics, each partition in its order.
-    pub(crate) async fn read(&self, topics: &[&'static str]) -> Result<Vec<Record>> {
-        let (log, topics) = (self.clone(), topics.to_vec());
-        tokio::task::spawn_blocking(move || log.read_blocking(&topics)).await?
+    pub async fn read(&self, topics: &[&'static str]) -> Result<Vec<Record>> {
+        self.fold(topics, Vec::new(), Vec::push).await
     }
 
-    fn read_blocking(&self, topics: &[&str]) -> Result<Vec<Record>> {
+    /// Gathers something from all records of these topics, each partition in its order, without
+    /// holding more than one of them.
+    pub async fn fold<T: Send + 'static>(
+        &self,
+        topics: &[&'static str],
+        mut gathered: T,
+        mut take: impl FnMut(&mut T, Record) + Send + 'static,
+    ) -> Result<T> {
+        let (log, topics) = (self.clone(), topics.to_vec());
+        let read = move || {
+            log.read_blocking(&topics, &mut |record| take(&mut gathered, record))?;
+            Ok(gathered)
+        };
+        tokio::task::spawn_blocking(read).await?
+    }
+
+    fn read_blocking(&self, topics: &[&str], take: &mut dyn FnMut(Record)) -> Result<()> {
         let consumer = self.consumer()?;
         let mut open: BTreeSet<(String, i32, i64)> = self
             .ends_of(&consumer, topics)?
@@ -144,32 +165,55 @@ impl Log {
             from.add_partition_offset(&self.name(topic), *partition, Offset::Beginning)?;
         }
         consumer.assign(&from)?;
-        let deadline = Instant::now() + TIMEOUT;
-        let mut records = Vec::new();
+        let mut deadline = Instant::now() + TIMEOUT;
         while !open.is_empty() {
             ensure!(Instant::now() < deadline, "the ends of {open:?} are not reached");
             let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
-            let message = message?;
-            let topic = message.topic().strip_prefix(&self.prefix).context("a foreign topic")?;
-            let headers = message.headers().into_iter().flat_map(Headers::iter);
-            let record = Record {
-                topic: topic.to_owned(),
-                partition: message.partition(),
-                offset: message.offset(),
-                key: message.key().unwrap_or_default().to_vec(),
-                payload: message.payload().unwrap_or_default().to_vec(),
-                headers: headers
-                    .map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec()))
-                    .collect(),
-            };
+            deadline = Instant::now() + TIMEOUT;
+            let record = self.record(&message?)?;
             open.remove(&record.place());
-            records.push(record);
+            take(record);
         }
-        Ok(records)
+        Ok(())
+    }
+
+    fn record(&self, message: &BorrowedMessage<'_>) -> Result<Record> {
+        let topic = message.topic().strip_prefix(&self.prefix).context("a foreign topic")?;
+        let headers = message.headers().into_iter().flat_map(Headers::iter);
+        Ok(Record {
+            topic: topic.to_owned(),
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().unwrap_or_default().to_vec(),
+            payload: message.payload().unwrap_or_default().to_vec(),
+            headers: headers
+                .map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec()))
+                .collect(),
+        })
+    }
+
+    /// Follows the event topics from their beginning, whatever becomes of the broker meanwhile,
+    /// until `take` says that it is enough. It is called a few times a second at least. Blocks.
+    pub fn follow(&self, mut take: impl FnMut(Option<Record>) -> bool) -> Result<()> {
+        let consumer = self.consumer()?;
+        let mut from = TopicPartitionList::new();
+        for topic in EVENTS {
+            for partition in 0..PARTITIONS {
+                from.add_partition_offset(&self.name(topic), partition, Offset::Beginning)?;
+            }
+        }
+        consumer.assign(&from)?;
+        loop {
+            let message = consumer.poll(Duration::from_millis(100));
+            let record = message.and_then(Result::ok).and_then(|m| self.record(&m).ok());
+            if !take(record) {
+                return Ok(());
+            }
+        }
     }
 
     /// Writes records in this order, each to the partition it names.
-    pub(crate) async fn write(&self, records: Vec<Record>) -> Result<()> {
+    pub async fn write(&self, records: Vec<Record>) -> Result<()> {
         let log = self.clone();
         tokio::task::spawn_blocking(move || log.write_blocking(&records)).await?
     }

@@ -1,0 +1,204 @@
+//! Makes a fault happen and puts it right again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use ordersaga_checker::{EVENTS, Log, Record};
+use ordersaga_devstack::{Service, ServiceProcess};
+use parking_lot::Mutex;
+
+use crate::proxy::Toxic;
+use crate::schedule::{Fault, Kind, Target, Trouble};
+use crate::system::{Link, System};
+
+/// How often a trouble that is a moment's is repeated while it lasts.
+const AGAIN: Duration = Duration::from_millis(250);
+/// How long a further instance may take to be ready.
+const READY: Duration = Duration::from_mins(1);
+/// How long it stays when the first one goes on.
+const TOGETHER: Duration = Duration::from_secs(1);
+/// What a slow connection adds to each way, at least.
+const DELAY: Duration = Duration::from_millis(20);
+/// Records written again, and records of poison, in one go.
+const REPEATED: usize = 150;
+const POISONED: usize = 40;
+
+/// What a fault needs to know of the run.
+pub(crate) struct Injector<'a> {
+    pub(crate) system: &'a System,
+    pub(crate) log: Log,
+    /// Some of the records seen so far.
+    pub(crate) sample: Arc<Mutex<Vec<Record>>>,
+}
+
+impl Injector<'_> {
+    /// Does it, waits as long as it lasts, and puts it right. What it takes a process to start
+    /// again is not waited for, but for parts, which are ready when this returns.
+    pub(crate) async fn inject(&self, fault: &Fault, rng: &mut fastrand::Rng) -> Result<()> {
+        let length = fault.length;
+        match fault.kind {
+            Kind::Kill(target) => self.kill(target, length).await,
+            Kind::Freeze(target) => self.freeze(target, length).await,
+            Kind::Network(link, trouble) => {
+                self.disturb(link, trouble, length).await;
+                Ok(())
+            }
+            Kind::Repeat => {
+                let mut again = self.sample.lock().clone();
+                rng.shuffle(&mut again);
+                again.truncate(REPEATED);
+                self.write(again, length).await
+            }
+            Kind::Poison => self.write(poison(rng), length).await,
+            Kind::Rebalance(service) => self.rebalance(service, length, rng).await,
+            Kind::Takeover(service) => self.take_over(service, length).await,
+            Kind::Clock(seconds) => self.clock(seconds, length).await,
+            Kind::FullDisk => {
+                let disk = self.system.disk().context("there is no small disk")?;
+                disk.fill()?;
+                tokio::time::sleep(length).await;
+                disk.free()
+            }
+        }
+        .with_context(|| format!("{} {}", fault.kind.name(), fault.kind.target()))
+    }
+
+    async fn kill(&self, target: Target, length: Duration) -> Result<()> {
+        match target {
+            Target::Service(service) => {
+                self.system.kill_service(service).await?;
+                tokio::time::sleep(length).await;
+                self.system.start_service(service).await
+            }
+            part => {
+                self.system.kill_part(part.part()).await?;
+                tokio::time::sleep(length).await;
+                self.system.start_part(part.part()).await
+            }
+        }
+    }
+
+    async fn freeze(&self, target: Target, length: Duration) -> Result<()> {
+        match target {
+            Target::Service(service) => {
+                self.system.service(service).pause()?;
+                tokio::time::sleep(length).await;
+                self.system.service(service).resume()
+            }
+            part => {
+                self.system.part(part.part()).pause()?;
+                tokio::time::sleep(length).await;
+                self.system.part(part.part()).resume()
+            }
+        }
+    }
+
+    async fn disturb(&self, link: Link, trouble: Trouble, length: Duration) {
+        let proxy = self.system.proxy(link);
+        let toxic = match trouble {
+            Trouble::Reset => {
+                let end = tokio::time::Instant::now() + length;
+                while tokio::time::Instant::now() < end {
+                    proxy.reset();
+                    tokio::time::sleep(AGAIN).await;
+                }
+                return;
+            }
+            Trouble::Refuse => Toxic::Refuse,
+            Trouble::Delay => Toxic::Latency { delay: DELAY, jitter: 5 * DELAY },
+            Trouble::Throttle => Toxic::Throttle { bytes_per_second: 20_000 },
+            Trouble::CutUp => Toxic::CutUp,
+            Trouble::CutDown => Toxic::CutDown,
+            Trouble::Cut => Toxic::Cut,
+        };
+        proxy.set(Some(toxic));
+        tokio::time::sleep(length).await;
+        proxy.set(None);
+    }
+
+    async fn write(&self, records: Vec<Record>, length: Duration) -> Result<()> {
+        // It fails if another fault has taken the broker away: then less was written.
+        let _ = self.log.write(records).await;
+        tokio::time::sleep(length).await;
+        Ok(())
+    }
+
+    /// Instances come and go, some properly and some not, so that partitions move all the time.
+    async fn rebalance(
+        &self,
+        service: Service,
+        length: Duration,
+        rng: &mut fastrand::Rng,
+    ) -> Result<()> {
+        let end = tokio::time::Instant::now() + length;
+        let mut others: Vec<ServiceProcess> = Vec::new();
+        while tokio::time::Instant::now() < end {
+            if others.len() < 2 && rng.bool() {
+                let other = self.system.instance(service, &[])?;
+                other.start()?;
+                others.push(other);
+            } else if !others.is_empty() {
+                let leaves = others.swap_remove(rng.usize(..others.len()));
+                end_of(&leaves, rng.bool()).await;
+            }
+            tokio::time::sleep(Duration::from_millis(rng.u64(200..1_500))).await;
+        }
+        for other in others {
+            end_of(&other, rng.bool()).await;
+        }
+        Ok(())
+    }
+
+    /// A second instance takes over what a frozen one had, which then goes on as if nothing had
+    /// happened.
+    async fn take_over(&self, service: Service, length: Duration) -> Result<()> {
+        let other = self.system.instance(service, &[])?;
+        other.start()?;
+        // Not ready in time if another fault keeps it from that: then there is no takeover.
+        let _ = other.wait_ready(READY).await;
+        self.freeze(Target::Service(service), length).await?;
+        tokio::time::sleep(TOGETHER).await;
+        end_of(&other, true).await;
+        Ok(())
+    }
+
+    /// An instance whose clock is off works beside the others for a while.
+    async fn clock(&self, seconds: i64, length: Duration) -> Result<()> {
+        let offset = (seconds * 1_000).to_string();
+        let extra = [("CLOCK_OFFSET_MS", offset.as_str())];
+        let other = self.system.instance(Service::CreateOrder, &extra)?;
+        other.start()?;
+        tokio::time::sleep(length).await;
+        end_of(&other, true).await;
+        Ok(())
+    }
+}
+
+/// Ends an instance: properly, or by SIGKILL. One that cannot stop in time, since what it waits for
+/// is away, is killed as a process manager would.
+async fn end_of(process: &ServiceProcess, properly: bool) {
+    if !properly || process.terminate().await.is_err() {
+        // It may have ended by itself.
+        let _ = process.kill9().await;
+    }
+}
+
+/// Records that no consumer can understand, of several kinds, in all topics.
+fn poison(rng: &mut fastrand::Rng) -> Vec<Record> {
+    let payloads = [
+        "",
+        "not json",
+        "{\"version\":1,\"type\":\"OrderPlaced\",\"order_id\":1}",
+        "{\"version\":9,\"type\":\"OrderPlaced\",\"order_id\":1}",
+        "[1,2,3]",
+        "{\"version\":1,\"type\":\"OrderLost\",\"order_id\":1,\"item_id\":1,\"seller_id\":1,\
+         \"client_id\":1,\"quantity\":1,\"time\":\"2026-01-02T03:04:05.000006Z\"}",
+    ];
+    let one = |_| {
+        let topic = EVENTS[rng.usize(..EVENTS.len())];
+        let key = rng.i64(1..1_000).to_string();
+        Record::new(topic, rng.i32(0..16), &key, payloads[rng.usize(..payloads.len())])
+    };
+    (0..POISONED).map(one).collect()
+}

@@ -1,0 +1,422 @@
+//! A run: faults and orders side by side, then rest, then the checks.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use chrono::SecondsFormat;
+use futures_util::future::join_all;
+use indicatif::{ProgressBar, ProgressStyle};
+use ordersaga_checker::{Evidence, Log, Onlooker, Snapshot, Violation};
+use ordersaga_devstack::{Cluster, Report as Steps, Service, Step};
+
+use crate::follow::Follower;
+use crate::inject::Injector;
+use crate::report::{Broken, FaultReport, Machine, Orders, Report, Second};
+use crate::schedule::{Round, rounds};
+use crate::system::{Options, System};
+use crate::workload::{Addresses, Book, Clients};
+use crate::{Arguments, SMALL_DISK, html};
+
+/// Items on the shelves at the begin.
+const ITEMS: u32 = 60;
+/// Orders that show whether the system has recovered: enough that every partition is likely to get
+/// one.
+const PROBES: i64 = 48;
+/// Clients go on wanting orders for so long after a fault.
+const AFTERWARDS: Duration = Duration::from_secs(2);
+/// How soon all of them must have ended after everything was put right.
+const RECOVERY_BOUND: Duration = Duration::from_mins(1);
+/// How soon everything must be at rest once nobody asks for anything any more.
+const REST_BOUND: Duration = Duration::from_mins(5);
+/// How long orders of a round without faults are spread over.
+const LAST_ROUND: Duration = Duration::from_secs(5);
+/// What the smallest disk holds, and what each order adds to it at the most.
+const DISK: u64 = 512 << 20;
+const DISK_PER_ORDER: u64 = 4 << 10;
+/// Short, so that an outage of the store makes deadlines race with its answers.
+const DEADLINE_SECONDS: &str = "8";
+
+struct Run<'a> {
+    arguments: &'a Arguments,
+    system: System,
+    clients: Arc<Clients>,
+    onlooker: Onlooker,
+    follower: Follower,
+    begin: Instant,
+    probe_item: i64,
+    /// The next client's number.
+    next: i64,
+    faults: Vec<FaultReport>,
+    violations: Vec<Violation>,
+}
+
+/// Runs it, and prints and writes what was found. The exit code is 1 if a promise was broken.
+pub(crate) async fn run(arguments: &Arguments, with_disk: bool) -> Result<ExitCode> {
+    let Arguments { seed, faults, only, .. } = arguments;
+    let rounds = rounds(*seed, *faults as usize, with_disk, only.as_deref().unwrap_or_default());
+    ensure!(*faults == 0 || !rounds.is_empty(), "no fault is called {only:?}");
+    if arguments.schedule {
+        for line in rounds.iter().flat_map(described) {
+            say!("{line}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let started_at = ordersaga_runtime::clock::now().to_rfc3339_opts(SecondsFormat::Secs, true);
+    let mut run = Run::start(arguments, with_disk).await?;
+    run.faults(&rounds).await?;
+    let (evidence, records) = run.check().await?;
+    let report = run.report(started_at, &evidence, records);
+    let folder = arguments.output.clone();
+    let folder = folder.unwrap_or_else(|| format!("target/chaos/seed-{}", arguments.seed).into());
+    std::fs::create_dir_all(&folder)?;
+    if !report.violations.is_empty() {
+        keep_logs(run.system.logs(), &folder)?;
+    }
+    run.system.stop().await?;
+    std::fs::write(folder.join("report.json"), serde_json::to_vec_pretty(&report)?)?;
+    std::fs::write(folder.join("report.html"), html::page(&report))?;
+    report.print();
+    say!("Report: {}", folder.join("report.html").display());
+    Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Keeps what the processes said, for whoever wants to know why.
+fn keep_logs(logs: &Path, folder: &Path) -> Result<()> {
+    let to = folder.join("logs");
+    std::fs::create_dir_all(&to)?;
+    for log in std::fs::read_dir(logs)? {
+        let log = log?;
+        std::fs::copy(log.path(), to.join(log.file_name()))?;
+    }
+    Ok(())
+}
+
+/// The steps of the start, a line for each.
+fn steps() -> Steps {
+    Steps::new(|step| match step {
+        Step::Begin(_) => {}
+        Step::End(name, time) => say!("{name}: {:.1} s", time.as_secs_f64()),
+        Step::Failed(name) => say!("{name}: failed"),
+        Step::Note(text) => say!("{text}"),
+    })
+}
+
+fn described(round: &Round) -> Vec<String> {
+    let faults = round.faults.iter().map(|fault| {
+        let (after, length) = (fault.after.as_secs_f64(), fault.length.as_secs_f64());
+        let (kind, target) = (fault.kind.name(), fault.kind.target());
+        format!("  after {after:.1} s for {length:.1} s: {kind}, {target}")
+    });
+    let calm = format!("calm for {:.1} s", round.calm.as_secs_f64());
+    [calm].into_iter().chain(faults).collect()
+}
+
+impl<'a> Run<'a> {
+    async fn start(arguments: &'a Arguments, with_disk: bool) -> Result<Self> {
+        let disk = DISK + u64::from(arguments.orders) * DISK_PER_ORDER;
+        let options = Options {
+            services: arguments.services.clone(),
+            small_disk: with_disk.then_some((SMALL_DISK, disk)),
+            settings: vec![(
+                Service::CreateOrder,
+                "ORDER_DEADLINE_SECONDS",
+                DEADLINE_SECONDS.to_owned(),
+            )],
+        };
+        let system = System::start(options, &steps()).await?;
+        let url = |service| system.service(service).url();
+        let addresses = Addresses {
+            create: url(Service::CreateOrder),
+            status: url(Service::Monitoring),
+            store: url(Service::Store),
+        };
+        let log = Log { broker: system.broker(), prefix: String::new() };
+        let mut onlooker = Onlooker::new(system.databases(), log.clone(), system.redis_url())?;
+        onlooker.urls = Service::ALL.map(|service| (service, url(service))).into();
+        let begin = Instant::now();
+        let clients = Clients::new(arguments.seed, addresses, begin)?;
+        clients.stock(ITEMS).await?;
+        let probe_item = clients.probe_item().await.context("no item for probes")?;
+        let follower = Follower::start(log, begin, arguments.seed);
+        Ok(Self {
+            arguments,
+            system,
+            clients,
+            onlooker,
+            follower,
+            begin,
+            probe_item,
+            next: 1,
+            faults: Vec::new(),
+            violations: Vec::new(),
+        })
+    }
+
+    /// Injects all faults while clients have their wishes, an equal part of them in each round.
+    async fn faults(&mut self, rounds: &[Round]) -> Result<()> {
+        let browsers = self.clients.browse();
+        let orders = i64::from(self.arguments.orders);
+        let parts = i64::try_from(rounds.len())? + 1;
+        let bar = ProgressBar::new(u64::from(self.arguments.faults));
+        bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} faults  {msg}")?);
+        for (number, round) in (1..).zip(rounds) {
+            let minutes = self.begin.elapsed().as_secs() / 60;
+            if self.arguments.minutes.is_some_and(|most| minutes >= u64::from(most)) {
+                break;
+            }
+            let share = self.next_clients(orders * number / parts);
+            let length = round.faults.iter().map(|fault| fault.after + fault.length).max();
+            let length = round.calm + length.unwrap_or_default() + AFTERWARDS;
+            let wishes = self.clients.wish(share, length);
+            let faults = self.round(number, round);
+            let ((), faults) = tokio::join!(wishes, faults);
+            for fault in faults {
+                bar.suspend(|| say!("{}", fault.line()));
+                self.faults.push(fault);
+            }
+            self.probed();
+            bar.inc(round.faults.len() as u64);
+            bar.set_message(format!("{} orders", self.next - 1));
+            if self.arguments.fail_fast && !self.clients.book().seen.is_empty() {
+                break;
+            }
+        }
+        let rest = self.next_clients(orders);
+        bar.set_message("the last orders");
+        self.clients.wish(rest, LAST_ROUND).await;
+        self.clients.finish().await;
+        drop(browsers);
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    fn next_clients(&mut self, upto: i64) -> std::ops::Range<i64> {
+        let from = self.next;
+        self.next = from.max(upto + 1);
+        from..self.next
+    }
+
+    /// One round: its faults, and how soon orders flow again after the last of them.
+    async fn round(&self, number: i64, round: &Round) -> Vec<FaultReport> {
+        tokio::time::sleep(round.calm).await;
+        let injector = Injector {
+            system: &self.system,
+            log: self.onlooker.log.clone(),
+            sample: self.follower.sample.clone(),
+        };
+        let seed = self.arguments.seed ^ number.unsigned_abs() << 32;
+        let injected = round.faults.iter().enumerate().map(|(place, fault)| {
+            let (injector, mut rng) = (&injector, fastrand::Rng::with_seed(seed + place as u64));
+            async move {
+                tokio::time::sleep(fault.after).await;
+                let started = self.now();
+                // A process that has just ended by itself cannot be frozen, say.
+                if let Err(error) = injector.inject(fault, &mut rng).await {
+                    say!("{error:#}");
+                }
+                (fault, started, self.now())
+            }
+        });
+        let injected = join_all(injected).await;
+        let recovery = self.recovery(number).await;
+        let faults = injected.into_iter().map(|(fault, started, healed)| FaultReport {
+            kind: fault.kind.name().to_owned(),
+            target: fault.kind.target(),
+            overlapped: round.faults.len() > 1,
+            started,
+            healed,
+            recovery,
+            acknowledged: 0,
+            ended: 0,
+        });
+        faults.collect()
+    }
+
+    /// Seconds until orders of every partition have gone from create to their end.
+    async fn recovery(&self, round: i64) -> Option<f64> {
+        let begin = Instant::now();
+        // Numbers that no client has.
+        let first = i64::from(u32::MAX) + round * PROBES;
+        let probes =
+            (first..first + PROBES).map(|probe| self.clients.probe(probe, self.probe_item));
+        let all = tokio::time::timeout(RECOVERY_BOUND, join_all(probes)).await;
+        let ended = all.is_ok_and(|ended| ended.into_iter().all(|one| one));
+        ended.then(|| begin.elapsed().as_secs_f64())
+    }
+
+    /// Notes the faults of the last round after which orders did not flow again.
+    fn probed(&mut self) {
+        let slow = self.faults.iter().rev().take(2).filter(|fault| fault.recovery.is_none());
+        let slow: Vec<_> = slow.map(FaultReport::line).collect();
+        for what in slow {
+            let violation = Violation { invariant: "I1", order: None, what };
+            if !self.violations.iter().any(|known| known.what == violation.what) {
+                self.violations.push(violation);
+            }
+        }
+    }
+
+    fn now(&self) -> f64 {
+        self.begin.elapsed().as_secs_f64()
+    }
+
+    /// Waits for rest, gathers everything and compares it; then lets every service consume
+    /// everything again from the begin, which must change nothing. Also counts the records.
+    async fn check(&mut self) -> Result<(Evidence, usize)> {
+        say!("Waiting until everything is at rest.");
+        if let Err(error) = self.onlooker.at_rest(REST_BOUND).await {
+            self.broken("I1", format!("{error:#}"));
+        }
+        say!("Checking.");
+        let (history, seen) = {
+            let book = self.clients.book();
+            (book.history.clone(), book.seen.clone())
+        };
+        self.violations.extend(seen);
+        let evidence = Evidence::gather(&self.onlooker, history).await?;
+        self.violations.extend(evidence.violations(&self.onlooker).await?);
+        let records = evidence.told.records.len() + evidence.told.poison.len();
+        if self.violations.is_empty() {
+            say!("Checking that consuming everything again changes nothing.");
+            self.replay().await?;
+            self.compare(&evidence).await?;
+        }
+        Ok((evidence, records))
+    }
+
+    /// I11: every service starts again from the topics' begin.
+    async fn replay(&mut self) -> Result<()> {
+        for service in Service::ALL {
+            self.system.kill_service(service).await?;
+        }
+        for cluster in [Cluster::CreateOrder, Cluster::Store, Cluster::Monitoring] {
+            sqlx::raw_sql("UPDATE consumer_offset SET next_offset = 0")
+                .execute(self.onlooker.sql(cluster))
+                .await?;
+        }
+        for service in Service::ALL {
+            self.system.start_service(service).await?;
+        }
+        for service in Service::ALL {
+            self.system.service(service).wait_ready(RECOVERY_BOUND).await?;
+        }
+        if let Err(error) = self.onlooker.at_rest(REST_BOUND).await {
+            self.broken("I11", format!("{error:#}"));
+        }
+        Ok(())
+    }
+
+    async fn compare(&mut self, before: &Evidence) -> Result<()> {
+        let (before, after) = (&before.snapshot, Snapshot::take(&self.onlooker).await?);
+        for (what, same) in [
+            ("orders", before.orders == after.orders),
+            ("reservations", before.reservations == after.reservations),
+            ("items", before.items == after.items),
+            ("facts", before.facts == after.facts),
+            ("statuses", before.statuses == after.statuses),
+        ] {
+            if !same {
+                self.broken("I11", format!("consuming everything again changed {what}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn broken(&mut self, invariant: &'static str, what: String) {
+        self.violations.push(Violation { invariant, order: None, what });
+    }
+
+    fn report(&self, started_at: String, evidence: &Evidence, records: usize) -> Report {
+        let Arguments { seed, orders, faults, ref only, .. } = *self.arguments;
+        let only = only.as_ref().map(|only| format!(" --only '{only}'")).unwrap_or_default();
+        let book = self.clients.book();
+        let ended = self.follower.ended();
+        let mut faults_made = self.faults.clone();
+        for fault in &mut faults_made {
+            let span = fault.started..fault.healed;
+            let during = |at: &Duration| span.contains(&at.as_secs_f64());
+            fault.acknowledged = book.created.iter().filter(|(at, _)| during(at)).count();
+            fault.ended = ended.iter().filter(|at| during(at)).count();
+        }
+        let violations = self.violations.iter().map(|violation| Broken {
+            history: violation.order.map(|order| evidence.story(order)).unwrap_or_default(),
+            violation: violation.clone(),
+        });
+        Report {
+            seed,
+            command: format!(
+                "cargo ordersaga chaos --seed {seed} --orders {orders} --faults {faults}{only}"
+            ),
+            started_at,
+            seconds: self.now(),
+            machine: machine(),
+            orders: outcomes(&book, evidence, records),
+            recovery: Report::recovery_of(&faults_made),
+            faults: faults_made,
+            timeline: timeline(&book, &ended),
+            restarts: self.system.restarts(),
+            violations: violations.collect(),
+        }
+    }
+}
+
+fn machine() -> Machine {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    Machine {
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        kernel: kernel.trim().to_owned(),
+        ordersaga: env!("CARGO_PKG_VERSION"),
+        build: if cfg!(debug_assertions) { "debug" } else { "release" },
+    }
+}
+
+fn outcomes(book: &Book, evidence: &Evidence, records: usize) -> Orders {
+    let statuses = evidence.snapshot.statuses.values();
+    let mut cancelled: BTreeMap<String, usize> = BTreeMap::new();
+    for status in statuses.clone().filter(|status| status.is_cancelled) {
+        let reason = status.reason.clone().unwrap_or_default();
+        *cancelled.entry(reason).or_default() += 1;
+    }
+    let wishes = book.history.wishes.values();
+    Orders {
+        wanted: book.history.wishes.len(),
+        requests: wishes.map(|wish| wish.sent as usize).sum(),
+        acknowledged: book.history.placed.len(),
+        made: evidence.snapshot.orders.len(),
+        shipping: statuses.filter(|status| status.step == "SHIPPING").count(),
+        cancelled,
+        cancellations: book.history.cancelled.len(),
+        reads: book.reads,
+        refused: book.refused.clone(),
+        records,
+        dead_letters: evidence.told.buried.values().map(std::collections::BTreeSet::len).sum(),
+    }
+}
+
+fn timeline(book: &Book, ended: &[Duration]) -> Vec<Second> {
+    let mut seconds: BTreeMap<u64, (Second, Vec<Duration>)> = BTreeMap::new();
+    for (at, latency) in &book.created {
+        let (second, latencies) = seconds.entry(at.as_secs()).or_default();
+        second.created += 1;
+        latencies.push(*latency);
+    }
+    for at in ended {
+        seconds.entry(at.as_secs()).or_default().0.ended += 1;
+    }
+    for at in &book.errors {
+        seconds.entry(at.as_secs()).or_default().0.errors += 1;
+    }
+    let last = seconds.last_key_value().map_or(0, |(last, _)| *last);
+    let timeline = (0..=last).map(|at| {
+        let (mut second, mut latencies) = seconds.remove(&at).unwrap_or_default();
+        latencies.sort();
+        let p99 = latencies.get(latencies.len().saturating_sub(1) * 99 / 100);
+        second.p99_ms = p99.map_or(0.0, |latency| latency.as_secs_f64() * 1_000.0);
+        second
+    });
+    timeline.collect()
+}

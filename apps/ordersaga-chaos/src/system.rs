@@ -1,0 +1,372 @@
+//! The system under test: all parts and services as processes of their own, and a proxy on every
+//! link between them.
+
+mod supervisor;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use futures_util::future::try_join_all;
+use ordersaga_devstack::{
+    Cluster, Databases, Listener, Part, Parts, Report, Service, ServiceProcess, Stack,
+    TemporaryFolder, free_port, service_env,
+};
+use ordersaga_runtime::topics::{self, TopicsFile};
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use crate::disk::Disk;
+use crate::proxy::Proxy;
+use supervisor::Processes;
+
+/// How long a service may take to be ready.
+const READY: Duration = Duration::from_mins(1);
+/// The smallest that Postgres takes: two segments.
+const LEAST_WAL: u64 = 32 << 20;
+
+/// A way over which processes speak to each other, with a proxy on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub(crate) enum Link {
+    CreateOrderPostgres,
+    CreateOrderBroker,
+    StorePostgres,
+    StoreRedis,
+    StoreBroker,
+    MonitoringCoordinator,
+    /// Both the service's reads and the coordinator's writes go over it.
+    MonitoringShard1,
+    MonitoringShard2,
+    MonitoringBroker,
+}
+
+impl Link {
+    /// All links.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::CreateOrderPostgres,
+        Self::CreateOrderBroker,
+        Self::StorePostgres,
+        Self::StoreRedis,
+        Self::StoreBroker,
+        Self::MonitoringCoordinator,
+        Self::MonitoringShard1,
+        Self::MonitoringShard2,
+        Self::MonitoringBroker,
+    ];
+
+    /// For people.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::CreateOrderPostgres => "create-order → postgres",
+            Self::CreateOrderBroker => "create-order → broker",
+            Self::StorePostgres => "store → postgres",
+            Self::StoreRedis => "store → redis",
+            Self::StoreBroker => "store → broker",
+            Self::MonitoringCoordinator => "monitoring → coordinator",
+            Self::MonitoringShard1 => "monitoring → shard1",
+            Self::MonitoringShard2 => "monitoring → shard2",
+            Self::MonitoringBroker => "monitoring → broker",
+        }
+    }
+
+    /// A service's way to the broker.
+    const fn to_broker(service: Service) -> Self {
+        match service {
+            Service::CreateOrder => Self::CreateOrderBroker,
+            Service::Store => Self::StoreBroker,
+            Service::Monitoring => Self::MonitoringBroker,
+        }
+    }
+
+    /// The way to a cluster.
+    const fn to_cluster(cluster: Cluster) -> Self {
+        match cluster {
+            Cluster::CreateOrder => Self::CreateOrderPostgres,
+            Cluster::Store => Self::StorePostgres,
+            Cluster::Monitoring => Self::MonitoringCoordinator,
+            Cluster::Shard1 => Self::MonitoringShard1,
+            Cluster::Shard2 => Self::MonitoringShard2,
+        }
+    }
+}
+
+/// How a system differs from the ordinary.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    /// A folder with other binaries of the services (one, two or all three of them).
+    pub(crate) services: Option<PathBuf>,
+    /// A disk of so many bytes for one cluster; an empty cluster takes 60 MB of it.
+    pub(crate) small_disk: Option<(Cluster, u64)>,
+    /// Variables of a service's environment.
+    pub(crate) settings: Vec<(Service, &'static str, String)>,
+}
+
+/// A running system. Dropping it kills all of it and removes its folder.
+pub(crate) struct System {
+    // In the order they are to be dropped.
+    watchers: JoinSet<()>,
+    processes: Arc<Processes>,
+    proxies: BTreeMap<Link, Proxy>,
+    disk: Option<Disk>,
+    way_in: WayIn,
+    databases: Databases,
+    instances: AtomicU32,
+    _folder: TemporaryFolder,
+}
+
+/// What a service is told: where everything is, seen through the proxies.
+struct WayIn {
+    /// The databases behind their proxies.
+    databases: Databases,
+    redis: String,
+    brokers: BTreeMap<Service, String>,
+    options: Options,
+    logs: PathBuf,
+    status_url: String,
+}
+
+impl System {
+    /// Starts everything; the three services are ready when this returns.
+    pub(crate) async fn start(options: Options, report: &Report) -> Result<Self> {
+        let folder = TemporaryFolder::new("chaos")?;
+        let parts = Parts::open(folder.path(), None)?;
+        let (proxies, listeners) = start_proxies(&parts).await?;
+        let mut stack = Stack::start_with(parts, listeners, report).await?;
+        let disk = match options.small_disk {
+            Some((cluster, bytes)) => move_to_disk(&mut stack, cluster, bytes, report).await?,
+            None => None,
+        };
+        let parts = stack.parts();
+        let databases = report.step("Databases", parts.provision("")).await?;
+        let broker = parts.broker_address();
+        let topics = async { topics::apply(&broker, "", &TopicsFile::embedded()?).await.map(drop) };
+        report.step("Topics", topics).await?;
+        let doors = Service::ALL.map(|service| Ok((service, free_port()?)));
+        let doors: BTreeMap<_, _> = doors.into_iter().collect::<Result<_>>()?;
+        let way_in = WayIn {
+            databases: behind(&databases, &proxies),
+            redis: format!("redis://127.0.0.1:{}/0", proxies[&Link::StoreRedis].port()),
+            brokers: brokers(&proxies),
+            options,
+            logs: parts.folder.join("logs"),
+            status_url: format!("http://127.0.0.1:{}/api/v1/status", doors[&Service::Monitoring]),
+        };
+        let services = Service::ALL.map(|service| {
+            Ok((service, way_in.instance(service, doors[&service], service.name())?))
+        });
+        let services = services.into_iter().collect::<Result<_>>()?;
+        let processes = Arc::new(Processes::new(stack, services));
+        let watchers = processes.watch();
+        let system = Self {
+            watchers,
+            processes,
+            proxies,
+            disk,
+            way_in,
+            databases,
+            instances: AtomicU32::new(1),
+            _folder: folder,
+        };
+        report.step("Services", system.start_services()).await?;
+        Ok(system)
+    }
+
+    async fn start_services(&self) -> Result<()> {
+        try_join_all(Service::ALL.map(|service| self.start_service(service))).await?;
+        let ready = Service::ALL.map(|service| self.service(service).wait_ready(READY));
+        try_join_all(ready).await.map(drop)
+    }
+
+    /// A part by name: `create-order`, `store`, `monitoring`, `shard1`, `shard2`, `redis` or
+    /// `broker`. One that is killed by [`Part::kill9`] is started again as if it had crashed.
+    ///
+    /// # Panics
+    /// When there is none of this name.
+    pub(crate) fn part(&self, name: &str) -> &Part {
+        self.processes.stack.part(name)
+    }
+
+    /// The first instance of a service; as with parts, `kill9` is a crash.
+    pub(crate) fn service(&self, service: Service) -> &ServiceProcess {
+        &self.processes.services[&service]
+    }
+
+    /// The proxy on a link.
+    pub(crate) fn proxy(&self, link: Link) -> &Proxy {
+        &self.proxies[&link]
+    }
+
+    /// A further instance on a free port, through the same proxies; not started, and not started
+    /// again when it ends.
+    pub(crate) fn instance(
+        &self,
+        service: Service,
+        extra: &[(&str, &str)],
+    ) -> Result<ServiceProcess> {
+        let number = self.instances.fetch_add(1, Ordering::Relaxed) + 1;
+        let name = format!("{service}-{number}");
+        let mut process = self.way_in.instance(service, free_port()?, &name)?;
+        for (name, value) in extra {
+            process.set(name, value);
+        }
+        Ok(process)
+    }
+
+    /// Kills the first instance of a service, which stays down until it is started.
+    pub(crate) async fn kill_service(&self, service: Service) -> Result<()> {
+        self.processes.kill(service.name()).await
+    }
+
+    /// Starts it again, and does not wait until it is ready.
+    pub(crate) async fn start_service(&self, service: Service) -> Result<()> {
+        self.processes.start(service.name()).await
+    }
+
+    /// Kills a part, which stays down until it is started.
+    pub(crate) async fn kill_part(&self, name: &str) -> Result<()> {
+        self.processes.kill(name).await
+    }
+
+    /// Starts it again; it is ready when this returns.
+    pub(crate) async fn start_part(&self, name: &str) -> Result<()> {
+        self.processes.start(name).await
+    }
+
+    /// How often something was started again because it had ended by itself, by name.
+    pub(crate) fn restarts(&self) -> BTreeMap<String, u32> {
+        self.processes.restarts()
+    }
+
+    /// The databases, past the proxies.
+    pub(crate) fn databases(&self) -> &Databases {
+        &self.databases
+    }
+
+    /// The broker, past the proxies.
+    pub(crate) fn broker(&self) -> String {
+        self.processes.stack.parts().broker_address()
+    }
+
+    /// Redis, past the proxies.
+    pub(crate) fn redis_url(&self) -> String {
+        self.processes.stack.parts().redis_url()
+    }
+
+    /// Where the logs are: gone with the system.
+    pub(crate) fn logs(&self) -> &Path {
+        &self.way_in.logs
+    }
+
+    /// The small disk, if there is one.
+    pub(crate) fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
+    }
+
+    /// Stops everything in order, paused or not.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        self.watchers.shutdown().await;
+        for proxy in self.proxies.values() {
+            proxy.set(None);
+        }
+        if let Some(disk) = &self.disk {
+            disk.free()?;
+        }
+        self.processes.resume_all();
+        for service in self.processes.services.values() {
+            if service.is_running() {
+                service.terminate().await?;
+            }
+        }
+        self.processes.stack.stop(&Report::log()).await
+    }
+}
+
+impl WayIn {
+    fn instance(&self, service: Service, port: u16, name: &str) -> Result<ServiceProcess> {
+        let broker = &self.brokers[&service];
+        let mut variables = service_env(service, &self.databases, broker, &self.redis, "", port);
+        if service == Service::CreateOrder {
+            variables.insert("STATUS_URL".to_owned(), self.status_url.clone());
+        }
+        for (of, name, value) in &self.options.settings {
+            if *of == service {
+                variables.insert((*name).to_owned(), value.clone());
+            }
+        }
+        let log = self.logs.join(format!("{name}.log"));
+        let mut process = ServiceProcess::new(service, variables, log);
+        if let Some(folder) = &self.options.services {
+            let there = |service: Service| folder.join(service.name()).is_file();
+            ensure!(Service::ALL.into_iter().any(there), "no service in {}", folder.display());
+            if there(service) {
+                process.take_binary_from(folder);
+            }
+        }
+        Ok(process)
+    }
+}
+
+/// A proxy on every link, and the listeners of the broker that three of them lead to.
+async fn start_proxies(parts: &Parts) -> Result<(BTreeMap<Link, Proxy>, Vec<Listener>)> {
+    let mut proxies = BTreeMap::new();
+    let mut listeners = Vec::new();
+    for cluster in Cluster::ALL {
+        let proxy = start_proxy(parts.server(cluster).port).await?;
+        proxies.insert(Link::to_cluster(cluster), proxy);
+    }
+    proxies.insert(Link::StoreRedis, start_proxy(parts.redis).await?);
+    for service in Service::ALL {
+        let listen = free_port()?;
+        let proxy = start_proxy(listen).await?;
+        listeners.push(Listener { listen, advertised: proxy.port() });
+        proxies.insert(Link::to_broker(service), proxy);
+    }
+    Ok((proxies, listeners))
+}
+
+async fn start_proxy(port: u16) -> Result<Proxy> {
+    Proxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await
+}
+
+/// The databases as the services see them.
+fn behind(databases: &Databases, proxies: &BTreeMap<Link, Proxy>) -> Databases {
+    let mut seen = databases.clone();
+    for cluster in Cluster::ALL {
+        let port = proxies[&Link::to_cluster(cluster)].port();
+        seen.set(cluster, databases[cluster].through(port));
+    }
+    seen
+}
+
+fn brokers(proxies: &BTreeMap<Link, Proxy>) -> BTreeMap<Service, String> {
+    let address = |service| {
+        let port = proxies[&Link::to_broker(service)].port();
+        (service, format!("127.0.0.1:{port}"))
+    };
+    Service::ALL.map(address).into()
+}
+
+/// Gives one cluster a disk of its own, where that is possible.
+async fn move_to_disk(
+    stack: &mut Stack,
+    cluster: Cluster,
+    bytes: u64,
+    report: &Report,
+) -> Result<Option<Disk>> {
+    if !Disk::possible() {
+        report.note("No small disk: that takes root and the right to mount");
+        return Ok(None);
+    }
+    let disk = Disk::mount(&stack.parts().folder.join("small-disk"), bytes)?;
+    // Postgres' own log must not fill it: a checkpoint sets its space free.
+    let wal = (bytes / 4).max(LEAST_WAL) >> 20;
+    let least = LEAST_WAL >> 20;
+    let settings = vec![format!("max_wal_size={wal}MB"), format!("min_wal_size={least}MB")];
+    let to = stack.parts().folder.join("small-disk/data");
+    stack.part_mut(cluster.name()).move_to(to, settings).await?;
+    Ok(Some(disk))
+}

@@ -1,0 +1,418 @@
+//! Clients: each wants one order, asks for it as a real client does, again and again where that is
+//! safe, and remembers what it was told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use ordersaga_checker::{History, Violation, Wish};
+use parking_lot::Mutex;
+use reqwest::{Client, RequestBuilder};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+/// Wishes at work at once; more wait for their turn, as behind a load balancer's limit.
+const AT_ONCE: usize = 256;
+/// People who look at one item after the other.
+const BROWSERS: u64 = 6;
+/// How long a client waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How long it goes on asking before it counts as abandoned: longer than any fault lasts.
+const PERSEVERANCE: Duration = Duration::from_mins(3);
+
+/// What an item can have of units.
+const MOST_UNITS: i64 = 1_000;
+
+/// Where the services are.
+#[derive(Debug, Clone)]
+pub(crate) struct Addresses {
+    pub(crate) create: String,
+    pub(crate) status: String,
+    pub(crate) store: String,
+}
+
+/// All clients and what they know.
+pub(crate) struct Clients {
+    seed: u64,
+    http: Client,
+    addresses: Addresses,
+    begin: Instant,
+    places: Semaphore,
+    tasks: TaskTracker,
+    book: Mutex<Book>,
+}
+
+/// What all clients know together.
+#[derive(Default)]
+pub(crate) struct Book {
+    pub(crate) history: History,
+    pub(crate) reads: usize,
+    pub(crate) refused: BTreeMap<u16, usize>,
+    /// What clients saw that must not be.
+    pub(crate) seen: Vec<Violation>,
+    /// Acknowledged creates and refused requests: when, and how long they took.
+    pub(crate) created: Vec<(Duration, Duration)>,
+    pub(crate) errors: Vec<Duration>,
+    /// What can be ordered.
+    items: Vec<i64>,
+}
+
+impl Book {
+    /// Half of all times one of the newest; the others rarely change.
+    fn some_item(&self, rng: &mut fastrand::Rng) -> i64 {
+        let among = if rng.bool() { self.items.len().min(30) } else { self.items.len() };
+        let place = (self.items.len() - among) + rng.usize(..among.max(1));
+        self.items.get(place).copied().unwrap_or(1)
+    }
+}
+
+/// One client's wish, and its chances.
+struct Errand {
+    clients: Arc<Clients>,
+    client: i64,
+    rng: fastrand::Rng,
+    body: Value,
+    key: Option<String>,
+}
+
+/// An answer, if there was one.
+struct Answer {
+    /// 0: none.
+    status: u16,
+    body: Value,
+}
+
+impl Clients {
+    pub(crate) fn new(seed: u64, addresses: Addresses, begin: Instant) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            seed,
+            http: Client::builder().no_proxy().timeout(PATIENCE).build()?,
+            addresses,
+            begin,
+            places: Semaphore::new(AT_ONCE),
+            tasks: TaskTracker::new(),
+            book: Mutex::default(),
+        }))
+    }
+
+    /// Stocks the shelves: a few scarce items, the rest plentiful.
+    pub(crate) async fn stock(self: &Arc<Self>, items: u32) -> Result<()> {
+        for number in 0..items {
+            let units = if number % 4 == 0 { 5 } else { MOST_UNITS };
+            self.add_item(units).await.context("no item could be added")?;
+        }
+        Ok(())
+    }
+
+    async fn add_item(&self, units: i64) -> Option<i64> {
+        let item = json!({"seller_id": 1, "price": 100, "name": "thing", "quantity": units});
+        let url = format!("{}/api/v1/items/add", self.addresses.store);
+        let answer = self.send(self.http.post(url).json(&item)).await;
+        let item = answer.body["item_id"].as_i64().filter(|_| answer.status == 201)?;
+        self.book.lock().items.push(item);
+        Some(item)
+    }
+
+    /// Lets the clients with these numbers have their wishes, evenly over a time; returns when the
+    /// last one has begun.
+    pub(crate) async fn wish(self: &Arc<Self>, clients: std::ops::Range<i64>, over: Duration) {
+        let begin = tokio::time::Instant::now();
+        let count = clients.end - clients.start;
+        for client in clients.clone() {
+            let share = (client - clients.start) as f64 / count.max(1) as f64;
+            tokio::time::sleep_until(begin + over.mul_f64(share)).await;
+            let own = self.clone();
+            self.tasks.spawn(async move {
+                let _place = own.places.acquire().await;
+                Errand::new(own.clone(), client).run().await;
+            });
+            // However slow the services are, not all wishes of the run wait at once.
+            while self.tasks.len() > 2 * AT_ONCE {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    /// People look at items all the time, until what this returns is dropped.
+    pub(crate) fn browse(self: &Arc<Self>) -> Vec<AbortOnDropHandle<()>> {
+        let one = |number| {
+            let own = self.clone();
+            let mut rng = fastrand::Rng::with_seed(self.seed ^ number);
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                loop {
+                    let item = own.book.lock().some_item(&mut rng);
+                    own.find(item).await;
+                    tokio::time::sleep(Duration::from_millis(rng.u64(2..20))).await;
+                }
+            }))
+        };
+        (0..BROWSERS).map(one).collect()
+    }
+
+    /// Waits until every client has what it wanted or has given up.
+    pub(crate) async fn finish(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// What all clients know.
+    pub(crate) fn book(&self) -> parking_lot::MutexGuard<'_, Book> {
+        self.book.lock()
+    }
+
+    /// An order of its own, under a key; how long it takes until it has ended.
+    pub(crate) async fn probe(self: &Arc<Self>, client: i64, item: i64) -> bool {
+        let mut errand = Errand::new(self.clone(), client);
+        errand.key = Some(format!("probe-{client}"));
+        errand.body = order(item, 1, client, 1);
+        match errand.place().await {
+            Some(order) => errand.await_end(order).await,
+            None => false,
+        }
+    }
+
+    /// A plentiful item for probes.
+    pub(crate) async fn probe_item(&self) -> Option<i64> {
+        for _ in 0..200 {
+            if let Some(item) = self.add_item(MOST_UNITS).await {
+                // Not for the others.
+                self.book.lock().items.retain(|other| *other != item);
+                return Some(item);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        None
+    }
+
+    fn broken(&self, invariant: &'static str, order: impl Into<Option<i64>>, what: String) {
+        let violation = Violation { invariant, order: order.into(), what };
+        self.book.lock().seen.push(violation);
+    }
+
+    async fn find(&self, item: i64) {
+        let url = format!("{}/api/v1/items/find", self.addresses.store);
+        let answer = self.send(self.http.get(url).query(&[("item_id", item)])).await;
+        self.book.lock().reads += 1;
+        let (reserved, quantity) = (&answer.body["reserved"], &answer.body["quantity"]);
+        if answer.status == 200 && reserved.as_i64() > quantity.as_i64() {
+            self.broken("I2", None, format!("item {item} is oversold: {}", answer.body));
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Answer {
+        let answer = async {
+            let response = request.send().await?;
+            let status = response.status().as_u16();
+            let body = response.json().await?;
+            reqwest::Result::Ok(Answer { status, body })
+        };
+        let answer = answer.await.unwrap_or(Answer { status: 0, body: Value::Null });
+        if !(200..300).contains(&answer.status) {
+            let at = self.begin.elapsed();
+            let mut book = self.book.lock();
+            *book.refused.entry(answer.status).or_default() += 1;
+            book.errors.push(at);
+        }
+        answer
+    }
+}
+
+fn order(item: i64, seller: i64, client: i64, quantity: i64) -> Value {
+    json!({"item_id": item, "seller_id": seller, "client_id": client, "quantity": quantity})
+}
+
+impl Errand {
+    fn new(clients: Arc<Clients>, client: i64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(clients.seed ^ client.unsigned_abs() << 20);
+        let item = clients.book.lock().some_item(&mut rng);
+        let (item, seller) = match rng.u32(..100) {
+            0 => (999_999, 1),
+            1 => (item, 2),
+            _ => (item, 1),
+        };
+        let body = order(item, seller, client, rng.i64(1..=3));
+        let key = (rng.u32(..10) < 7).then(|| format!("wish-{client}"));
+        Self { clients, client, rng, body, key }
+    }
+
+    async fn run(mut self) {
+        if self.rng.u32(..100) < 2 {
+            let units = self.rng.i64(1..400);
+            self.clients.add_item(units).await;
+        }
+        let Some(order) = self.place().await else { return };
+        if self.rng.u32(..10) < 3 {
+            self.read(order).await;
+        }
+        if self.rng.u32(..4) == 0 {
+            let pauses = [0, 0, 20, 200, 3_000];
+            let pause = pauses[self.rng.usize(..pauses.len())];
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            // Somebody looks at the item just when it changes.
+            let (clients, item) = (self.clients.clone(), self.item());
+            tokio::join!(self.cancel(order), clients.find(item));
+        }
+        if self.key.is_some() && self.rng.u32(..10) == 0 {
+            self.place_again(order).await;
+        }
+        if self.rng.u32(..10) < 4 {
+            self.read(order).await;
+        }
+    }
+
+    fn item(&self) -> i64 {
+        self.body["item_id"].as_i64().unwrap_or_default()
+    }
+
+    /// Notes what happened to this wish.
+    fn note(&self, what: String) {
+        let second = self.clients.begin.elapsed().as_secs_f64();
+        self.change(|wish| wish.log.push((second, what)));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Wish)) {
+        let mut book = self.clients.book.lock();
+        let wish = book.history.wishes.entry(self.client).or_default();
+        wish.key.clone_from(&self.key);
+        change(wish);
+    }
+
+    async fn post_order(&self, body: &Value) -> Answer {
+        let url = format!("{}/api/v1/orders/create", self.clients.addresses.create);
+        let mut request = self.clients.http.post(url).json(body);
+        if let Some(key) = &self.key {
+            request = request.header("Idempotency-Key", key);
+        }
+        self.change(|wish| wish.sent += 1);
+        let sent = Instant::now();
+        let answer = self.clients.send(request).await;
+        let latency = sent.elapsed();
+        self.note(format!("create: {} after {} ms", answer.status, latency.as_millis()));
+        if let (201, Some(order)) = (answer.status, answer.body["order_id"].as_i64()) {
+            self.change(|wish| _ = wish.orders.insert(order));
+            let at = self.clients.begin.elapsed();
+            let mut book = self.clients.book.lock();
+            book.history.acknowledged(self.key.as_deref(), order);
+            book.created.push((at, latency));
+        }
+        answer
+    }
+
+    /// Asks until there is an order. Without a key an unanswered request is sometimes let be, and
+    /// sometimes repeated, which may make two orders.
+    async fn place(&mut self) -> Option<i64> {
+        let give_up = Instant::now() + PERSEVERANCE;
+        let body = self.body.clone();
+        while Instant::now() < give_up {
+            let answer = if self.key.is_some() && self.rng.u32(..20) == 0 {
+                // An impatient client: the same request twice at once.
+                tokio::join!(self.post_order(&body), self.post_order(&body)).0
+            } else {
+                self.post_order(&body).await
+            };
+            match answer.status {
+                201 => return answer.body["order_id"].as_i64(),
+                0 | 504 if self.key.is_none() && self.rng.bool() => return None,
+                0 | 409 | 429 | 503 | 504 => self.pause().await,
+                status => {
+                    self.clients.broken(
+                        "HTTP",
+                        None,
+                        format!("create answered {status}: {}", answer.body),
+                    );
+                    return None;
+                }
+            }
+        }
+        self.clients.broken("I1", None, format!("client {} was never answered", self.client));
+        None
+    }
+
+    async fn pause(&mut self) {
+        tokio::time::sleep(Duration::from_millis(self.rng.u64(50..500))).await;
+    }
+
+    /// Repeats a request that was answered: the same order, and an error for another body.
+    async fn place_again(&mut self, order: i64) {
+        let answer = self.post_order(&self.body.clone()).await;
+        let again = answer.body["order_id"].as_i64();
+        if answer.status == 201 && again != Some(order) {
+            self.clients.broken("I5", order, format!("the same key again made {again:?}"));
+        }
+        let mut other = self.body.clone();
+        other["quantity"] = json!(9);
+        let answer = self.post_order(&other).await;
+        if (200..300).contains(&answer.status) {
+            self.clients.broken(
+                "I5",
+                order,
+                "the same key with another body was accepted".to_owned(),
+            );
+        }
+    }
+
+    async fn cancel(&mut self, order: i64) {
+        let url = format!("{}/api/v1/orders/cancel", self.clients.addresses.create);
+        let key = self.rng.bool().then(|| format!("cancel-{}", self.client));
+        let give_up = Instant::now() + PERSEVERANCE;
+        while Instant::now() < give_up {
+            let mut request = self.clients.http.post(&url).query(&[("order_id", order)]);
+            if let Some(key) = &key {
+                request = request.header("Idempotency-Key", key);
+            }
+            let answer = self.clients.send(request).await;
+            self.note(format!("cancel: {}", answer.status));
+            match answer.status {
+                202 => {
+                    self.clients.book.lock().history.cancelled.insert(order);
+                    return;
+                }
+                0 | 409 | 429 | 503 | 504 => self.pause().await,
+                status => {
+                    self.clients.broken("HTTP", order, format!("cancel: {status} {}", answer.body));
+                    return;
+                }
+            }
+        }
+        self.clients.broken("I1", order, "its cancel was never answered".to_owned());
+    }
+
+    /// Asks for the status once; what is not known or not answered yet is no error.
+    async fn read(&mut self, order: i64) -> Option<String> {
+        let url = format!("{}/api/v1/status", self.clients.addresses.status);
+        let wait = [0, 200, 1_000][self.rng.usize(..3)];
+        let request = self.clients.http.get(url).query(&[("order_id", order), ("wait_ms", wait)]);
+        let answer = self.clients.send(request).await;
+        let step = answer.body["step"].as_str().unwrap_or_default().to_owned();
+        self.note(format!("status: {} {step}", answer.status));
+        let mut book = self.clients.book.lock();
+        book.reads += 1;
+        match answer.status {
+            200 => {
+                if let Err(what) = book.history.saw(order, &step) {
+                    book.seen.push(Violation { invariant: "I7", order: Some(order), what });
+                }
+                Some(step)
+            }
+            0 | 404 | 429 | 503 | 504 => None,
+            status => {
+                let what = format!("status answered {status}: {}", answer.body);
+                book.seen.push(Violation { invariant: "HTTP", order: Some(order), what });
+                None
+            }
+        }
+    }
+
+    async fn await_end(&mut self, order: i64) -> bool {
+        let give_up = Instant::now() + PERSEVERANCE;
+        while Instant::now() < give_up {
+            match self.read(order).await.as_deref() {
+                Some("SHIPPING" | "CANCELLED") => return true,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+        false
+    }
+}

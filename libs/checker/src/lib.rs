@@ -1,0 +1,20 @@
+//! Whether a whole system kept its promises, judged from outside: topics read from their beginning,
+//! all databases by SQL, Redis, the answers over HTTP, and what clients were told. Nothing here uses
+//! the services' code, so that an error there cannot hide itself.
+//!
+//! [`Onlooker::at_rest`] waits until nothing is on its way any more; [`Evidence::gather`] then reads
+//! everything, and [`Evidence::violations`] compares.
+
+mod check;
+mod history;
+mod onlooker;
+mod records;
+mod said;
+mod snapshot;
+
+pub use check::{Evidence, Violation};
+pub use history::{History, Wish};
+pub use onlooker::{Onlooker, consumed};
+pub use records::{EVENTS, Log, Place, Record};
+pub use said::{Said, Told};
+pub use snapshot::{ItemRow, OrderRow, ReservationRow, Snapshot};

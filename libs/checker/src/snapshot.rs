@@ -1,0 +1,160 @@
+//! What a system holds once it is at rest, read by SQL and HTTP.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use chrono::{DateTime, Utc};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use ordersaga_devstack::{Cluster, Service};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use sqlx::FromRow;
+
+use crate::onlooker::Onlooker;
+use crate::said::Said;
+
+/// Statuses asked for at once.
+const ASKED: usize = 32;
+/// How long monitoring may take to answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Everything a system holds once it is at rest.
+/// Everything a system holds once it is at rest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// What create-order has.
+    pub orders: BTreeMap<i64, OrderRow>,
+    /// What the store has.
+    pub items: BTreeMap<i64, ItemRow>,
+    /// What the store decided, by order.
+    pub reservations: BTreeMap<i64, ReservationRow>,
+    /// What the shards have, by shard and table.
+    pub facts: BTreeMap<(Cluster, i32), Vec<Said>>,
+    /// What monitoring answers.
+    pub statuses: BTreeMap<i64, Status>,
+}
+
+/// An order of create-order.
+#[derive(Debug, Clone, PartialEq, FromRow)]
+pub struct OrderRow {
+    /// The order.
+    pub order_id: i64,
+    /// Its item.
+    pub item_id: i64,
+    /// Its seller.
+    pub seller_id: i64,
+    /// Its client.
+    pub client_id: i64,
+    /// Its units.
+    pub quantity: i32,
+    /// 1 placed, 2 reserved, 3 cancelled.
+    pub state: i16,
+    /// The fact that ended it.
+    pub ended_by: Option<i16>,
+    /// Why it ended.
+    pub reason: Option<i16>,
+    /// Its last change.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// An item of the store.
+#[derive(Debug, Clone, PartialEq, FromRow)]
+pub struct ItemRow {
+    /// The item.
+    pub item_id: i64,
+    /// Units there are.
+    pub quantity: i64,
+    /// Units held.
+    pub reserved: i64,
+    /// Rises with each change.
+    pub version: i64,
+    /// Its last change.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// What the store decided of an order.
+#[derive(Debug, Clone, PartialEq, FromRow)]
+pub struct ReservationRow {
+    /// The order.
+    pub order_id: i64,
+    /// The item it names.
+    pub item_id: i64,
+    /// Its units.
+    pub quantity: i32,
+    /// 1 reserved, 2 released, 3 refused, 4 cancelled before it was seen.
+    pub state: i16,
+    /// Why it was refused.
+    pub reason: Option<i16>,
+    /// Its last change.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// What monitoring shows of an order, by its published specification.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Status {
+    pub step: String,
+    pub is_reserved: bool,
+    pub is_cancelled: bool,
+    pub reason: Option<String>,
+    pub update_date: DateTime<Utc>,
+    pub shard: String,
+    pub facts: Vec<IgnoredAny>,
+}
+
+impl Snapshot {
+    /// Reads everything.
+    pub async fn take(onlooker: &Onlooker) -> Result<Self> {
+        let orders = onlooker.sql(Cluster::CreateOrder);
+        let orders: Vec<OrderRow> =
+            sqlx::query_as("SELECT * FROM orders").fetch_all(orders).await?;
+        let store = onlooker.sql(Cluster::Store);
+        let items: Vec<ItemRow> = sqlx::query_as("SELECT * FROM item").fetch_all(store).await?;
+        let reservations: Vec<ReservationRow> =
+            sqlx::query_as("SELECT * FROM reservation").fetch_all(store).await?;
+        let mut facts = BTreeMap::new();
+        for shard in [Cluster::Shard1, Cluster::Shard2] {
+            for table in 0..16 {
+                let query = format!("SELECT * FROM order_event_{table:02} ORDER BY order_id, fact");
+                let query = sqlx::query_as(sqlx::AssertSqlSafe(query));
+                facts.insert((shard, table), query.fetch_all(onlooker.sql(shard)).await?);
+            }
+        }
+        let known: BTreeSet<i64> =
+            facts.values().flatten().map(|said: &Said| said.order_id).collect();
+        let statuses = stream::iter(known)
+            .map(|order| async move { anyhow::Ok((order, onlooker.status(order).await?)) })
+            .buffer_unordered(ASKED)
+            .try_collect()
+            .await?;
+        Ok(Self {
+            orders: orders.into_iter().map(|row| (row.order_id, row)).collect(),
+            items: items.into_iter().map(|row| (row.item_id, row)).collect(),
+            reservations: reservations.into_iter().map(|row| (row.order_id, row)).collect(),
+            facts,
+            statuses,
+        })
+    }
+
+    /// The facts of all shards.
+    pub fn all_facts(&self) -> BTreeSet<&Said> {
+        self.facts.values().flatten().collect()
+    }
+}
+
+impl Onlooker {
+    /// Asks again while monitoring says that it cannot tell just now.
+    async fn status(&self, order: i64) -> Result<Status> {
+        let url = format!("{}/api/v1/status", self.urls[&Service::Monitoring]);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let request = self.http.get(&url).query(&[("order_id", order)]);
+            let answer = request.send().await?;
+            if answer.status().is_success() {
+                return answer.json().await.with_context(|| format!("the status of order {order}"));
+            }
+            ensure!(Instant::now() < deadline, "status of order {order}: {}", answer.status());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
