@@ -66,7 +66,9 @@ pub(crate) fn become_program(name: &str, arguments: &[OsString]) -> Result<ExitC
 
 /// Becomes another program. Returns only if that is not possible.
 pub(crate) fn hand_over(command: &mut Command) -> Result<ExitCode> {
-    Err(command.exec()).with_context(|| format!("cannot start {command:?}"))
+    // Its environment may hold passwords.
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot start {}", command.get_program().display()))
 }
 
 /// Builds the services and what makes the topics.
