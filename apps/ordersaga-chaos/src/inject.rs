@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ordersaga_checker::{EVENTS, Log, Record};
 use ordersaga_devstack::{Service, ServiceProcess};
 use parking_lot::Mutex;
@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use crate::proxy::Toxic;
 use crate::schedule::{Fault, Kind, Target, Trouble};
 use crate::system::{Link, System};
+use crate::workload::Clients;
 
 /// How often a trouble that is a moment's is repeated while it lasts.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -27,6 +28,7 @@ const POISONED: usize = 40;
 /// What a fault needs to know of the run.
 pub(crate) struct Injector<'a> {
     pub(crate) system: &'a System,
+    pub(crate) clients: &'a Clients,
     pub(crate) log: Log,
     /// Some of the records seen so far.
     pub(crate) sample: Arc<Mutex<Vec<Record>>>,
@@ -50,33 +52,47 @@ impl Injector<'_> {
                 again.truncate(REPEATED);
                 self.write(again, length).await
             }
-            Kind::Poison => self.write(poison(rng), length).await,
+            Kind::Poison => {
+                let records = poison(&self.sample.lock(), rng);
+                self.write(records, length).await
+            }
             Kind::Rebalance(service) => self.rebalance(service, length, rng).await,
             Kind::Takeover(service) => self.take_over(service, length).await,
             Kind::Clock(seconds) => self.clock(seconds, length).await,
-            Kind::FullDisk => {
-                let disk = self.system.disk().context("there is no small disk")?;
-                disk.fill()?;
-                tokio::time::sleep(length).await;
-                disk.free()
-            }
+            Kind::FullDisk => self.fill_disk(length).await,
         }
         .with_context(|| format!("{} {}", fault.kind.name(), fault.kind.target()))
     }
 
     async fn kill(&self, target: Target, length: Duration) -> Result<()> {
+        // Whatever became of the kill, it is to run afterwards.
         match target {
             Target::Service(service) => {
-                self.system.kill_service(service).await?;
+                let killed = self.system.kill_service(service).await;
                 tokio::time::sleep(length).await;
-                self.system.start_service(service).await
+                self.system.start_service(service).await?;
+                killed
             }
             part => {
-                self.system.kill_part(part.part()).await?;
+                let killed = self.system.kill_part(part.part()).await;
                 tokio::time::sleep(length).await;
-                self.system.start_part(part.part()).await
+                self.system.start_part(part.part()).await?;
+                killed
             }
         }
+    }
+
+    /// Fills it again and again: what is set free meanwhile must not help.
+    async fn fill_disk(&self, length: Duration) -> Result<()> {
+        let disk = self.system.disk().context("this run has no small disk: that takes root")?;
+        let end = tokio::time::Instant::now() + length;
+        let mut filled = Ok(());
+        while tokio::time::Instant::now() < end && filled.is_ok() {
+            filled = disk.fill();
+            tokio::time::sleep(AGAIN).await;
+        }
+        disk.free()?;
+        filled
     }
 
     async fn freeze(&self, target: Target, length: Duration) -> Result<()> {
@@ -118,8 +134,9 @@ impl Injector<'_> {
     }
 
     async fn write(&self, records: Vec<Record>, length: Duration) -> Result<()> {
-        // It fails if another fault has taken the broker away: then less was written.
-        let _ = self.log.write(records).await;
+        ensure!(!records.is_empty(), "there is nothing to write yet");
+        // It fails if another fault has taken the broker away.
+        self.log.write(records).await?;
         tokio::time::sleep(length).await;
         Ok(())
     }
@@ -133,19 +150,24 @@ impl Injector<'_> {
     ) -> Result<()> {
         let end = tokio::time::Instant::now() + length;
         let mut others: Vec<ServiceProcess> = Vec::new();
-        while tokio::time::Instant::now() < end {
+        let mut joined = 0;
+        while tokio::time::Instant::now() < end || joined == 0 {
             if others.len() < 2 && rng.bool() {
-                let other = self.system.instance(service, &[])?;
-                other.start()?;
+                let other = self.start(service, &[])?;
+                // Some leave before they have any partitions, as after a wrong setting.
+                if rng.u32(..3) > 0 {
+                    other.wait_ready(READY).await?;
+                    joined += 1;
+                }
                 others.push(other);
             } else if !others.is_empty() {
                 let leaves = others.swap_remove(rng.usize(..others.len()));
-                end_of(&leaves, rng.bool()).await;
+                self.end(&leaves, rng.bool()).await;
             }
             tokio::time::sleep(Duration::from_millis(rng.u64(200..1_500))).await;
         }
         for other in others {
-            end_of(&other, rng.bool()).await;
+            self.end(&other, rng.bool()).await;
         }
         Ok(())
     }
@@ -153,52 +175,72 @@ impl Injector<'_> {
     /// A second instance takes over what a frozen one had, which then goes on as if nothing had
     /// happened.
     async fn take_over(&self, service: Service, length: Duration) -> Result<()> {
-        let other = self.system.instance(service, &[])?;
-        other.start()?;
-        // Not ready in time if another fault keeps it from that: then there is no takeover.
-        let _ = other.wait_ready(READY).await;
-        self.freeze(Target::Service(service), length).await?;
-        tokio::time::sleep(TOGETHER).await;
-        end_of(&other, true).await;
-        Ok(())
+        let other = self.start(service, &[])?;
+        let ready = other.wait_ready(READY).await;
+        if ready.is_ok() {
+            self.freeze(Target::Service(service), length).await?;
+            tokio::time::sleep(TOGETHER).await;
+        }
+        self.end(&other, true).await;
+        ready
     }
 
     /// An instance whose clock is off works beside the others for a while.
     async fn clock(&self, seconds: i64, length: Duration) -> Result<()> {
         let offset = (seconds * 1_000).to_string();
-        let extra = [("CLOCK_OFFSET_MS", offset.as_str())];
-        let other = self.system.instance(Service::CreateOrder, &extra)?;
+        let other = self.start(Service::CreateOrder, &[("CLOCK_OFFSET_MS", &offset)])?;
+        let ready = other.wait_ready(READY).await;
+        if ready.is_ok() {
+            tokio::time::sleep(length).await;
+        }
+        self.end(&other, true).await;
+        ready
+    }
+
+    /// Starts a further instance; clients may ask it at once.
+    fn start(&self, service: Service, extra: &[(&str, &str)]) -> Result<ServiceProcess> {
+        let other = self.system.instance(service, extra)?;
         other.start()?;
-        tokio::time::sleep(length).await;
-        end_of(&other, true).await;
-        Ok(())
+        if service == Service::CreateOrder {
+            self.clients.join(other.url());
+        }
+        Ok(other)
+    }
+
+    /// Ends a further instance: properly, or by SIGKILL. One that cannot stop in time, since what
+    /// it waits for is away, is killed as a process manager would.
+    async fn end(&self, process: &ServiceProcess, properly: bool) {
+        self.clients.leave(&process.url());
+        if !properly || process.terminate().await.is_err() {
+            // It may have ended by itself.
+            let _ = process.kill9().await;
+        }
     }
 }
 
-/// Ends an instance: properly, or by SIGKILL. One that cannot stop in time, since what it waits for
-/// is away, is killed as a process manager would.
-async fn end_of(process: &ServiceProcess, properly: bool) {
-    if !properly || process.terminate().await.is_err() {
-        // It may have ended by itself.
-        let _ = process.kill9().await;
-    }
-}
-
-/// Records that no consumer can understand, of several kinds, in all topics.
-fn poison(rng: &mut fastrand::Rng) -> Vec<Record> {
+/// Records that no consumer can understand, of several kinds, in all topics; among them good events
+/// in a wrong partition and under a wrong key.
+fn poison(sample: &[Record], rng: &mut fastrand::Rng) -> Vec<Record> {
     let payloads = [
-        "",
-        "not json",
-        "{\"version\":1,\"type\":\"OrderPlaced\",\"order_id\":1}",
-        "{\"version\":9,\"type\":\"OrderPlaced\",\"order_id\":1}",
-        "[1,2,3]",
+        String::new(),
+        "not json".to_owned(),
+        "{\"version\":1,\"type\":\"OrderPlaced\",\"order_id\":1}".to_owned(),
+        "{\"version\":9,\"type\":\"OrderPlaced\",\"order_id\":1}".to_owned(),
+        "[1,2,3]\0".to_owned(),
         "{\"version\":1,\"type\":\"OrderLost\",\"order_id\":1,\"item_id\":1,\"seller_id\":1,\
-         \"client_id\":1,\"quantity\":1,\"time\":\"2026-01-02T03:04:05.000006Z\"}",
+         \"client_id\":1,\"quantity\":1,\"time\":\"2026-01-02T03:04:05.000006Z\"}"
+            .to_owned(),
+        "x".repeat(100_000),
     ];
-    let one = |_| {
+    let mut one = |_| {
         let topic = EVENTS[rng.usize(..EVENTS.len())];
         let key = rng.i64(1..1_000).to_string();
-        Record::new(topic, rng.i32(0..16), &key, payloads[rng.usize(..payloads.len())])
+        let payload = &payloads[rng.usize(..payloads.len())];
+        match (rng.choice(sample), rng.u32(..4)) {
+            (Some(good), 0) => Record { partition: (good.partition + 1) % 16, ..good.clone() },
+            (Some(good), 1) => Record { key: key.into(), ..good.clone() },
+            _ => Record::new(topic, rng.i32(0..16), &key, payload),
+        }
     };
-    (0..POISONED).map(one).collect()
+    (0..POISONED).map(&mut one).collect()
 }

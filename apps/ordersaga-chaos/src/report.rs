@@ -23,6 +23,8 @@ pub(crate) struct Report {
     pub(crate) timeline: Vec<Second>,
     /// Services and parts that ended by themselves and were started again.
     pub(crate) restarts: BTreeMap<String, u32>,
+    /// Faults that could not happen, and why.
+    pub(crate) not_injected: Vec<String>,
     pub(crate) violations: Vec<Broken>,
 }
 
@@ -40,6 +42,8 @@ pub(crate) struct Machine {
 pub(crate) struct Orders {
     /// Orders that clients wanted.
     pub(crate) wanted: usize,
+    /// Orders beside them, to see whether orders flow again.
+    pub(crate) probes: usize,
     /// Requests sent to create them, repetitions included.
     pub(crate) requests: usize,
     /// Orders that were acknowledged to a client.
@@ -68,7 +72,7 @@ pub(crate) struct FaultReport {
     pub(crate) started: f64,
     /// When whatever was wrong was put right.
     pub(crate) healed: f64,
-    /// From then until orders of every partition went through from create to their end; of all
+    /// From then until orders of every partition went through from create to SHIPPING; of all
     /// faults that overlapped. None if they did not in time.
     pub(crate) recovery: Option<f64>,
     /// Creates acknowledged while it lasted.
@@ -137,10 +141,16 @@ impl Report {
             table.add_row([kind, target, &count.to_string(), &median, &most]);
         }
         say!("{table}");
-        let Orders { wanted, requests, acknowledged, made, shipping, cancelled, .. } = &self.orders;
-        say!("{wanted} orders wanted, {requests} requests, {acknowledged} acknowledged.");
+        let Orders { wanted, probes, requests, acknowledged, made, shipping, cancelled, .. } =
+            &self.orders;
+        say!(
+            "{wanted} orders wanted and {probes} probes, {requests} requests, {acknowledged} acknowledged."
+        );
         say!("{made} orders made: {shipping} are SHIPPING, the others {cancelled:?}.");
         say!("{} faults in {:.0} s.", self.faults.len(), self.seconds);
+        for error in &self.not_injected {
+            say!("Not injected: {error}");
+        }
         for Broken { violation, history } in self.violations.iter().take(10) {
             let order = violation.order.map(|order| format!(", order {order}")).unwrap_or_default();
             say!("{}{order}: {}", violation.invariant, violation.what);

@@ -6,19 +6,19 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use chrono::SecondsFormat;
 use futures_util::future::join_all;
-use indicatif::{ProgressBar, ProgressStyle};
 use ordersaga_checker::{Evidence, Log, Onlooker, Snapshot, Violation};
 use ordersaga_devstack::{Cluster, Report as Steps, Service, Step};
+use parking_lot::RwLock;
 
 use crate::follow::Follower;
 use crate::inject::Injector;
 use crate::report::{Broken, FaultReport, Machine, Orders, Report, Second};
 use crate::schedule::{Round, rounds};
 use crate::system::{Options, System};
-use crate::workload::{Addresses, Book, Clients};
+use crate::workload::{Addresses, Clients, FIRST_PROBE, Known};
 use crate::{Arguments, SMALL_DISK, html};
 
 /// Items on the shelves at the begin.
@@ -32,13 +32,16 @@ const AFTERWARDS: Duration = Duration::from_secs(2);
 const RECOVERY_BOUND: Duration = Duration::from_mins(1);
 /// How soon everything must be at rest once nobody asks for anything any more.
 const REST_BOUND: Duration = Duration::from_mins(5);
+const REST_PER_ORDER: Duration = Duration::from_millis(5);
 /// How long orders of a round without faults are spread over.
 const LAST_ROUND: Duration = Duration::from_secs(5);
+/// Violations told with all that is known of their order.
+const TOLD: usize = 20;
 /// What the smallest disk holds, and what each order adds to it at the most.
-const DISK: u64 = 512 << 20;
-const DISK_PER_ORDER: u64 = 4 << 10;
+const DISK: u64 = 384 << 20;
+const DISK_PER_ORDER: u64 = 3 << 10;
 /// Short, so that an outage of the store makes deadlines race with its answers.
-const DEADLINE_SECONDS: &str = "8";
+const DEADLINE_SECONDS: u64 = 8;
 
 struct Run<'a> {
     arguments: &'a Arguments,
@@ -47,17 +50,18 @@ struct Run<'a> {
     onlooker: Onlooker,
     follower: Follower,
     begin: Instant,
-    probe_item: i64,
     /// The next client's number.
     next: i64,
     faults: Vec<FaultReport>,
+    /// Faults that could not happen, and why.
+    not_injected: Vec<String>,
     violations: Vec<Violation>,
 }
 
 /// Runs it, and prints and writes what was found. The exit code is 1 if a promise was broken.
 pub(crate) async fn run(arguments: &Arguments, with_disk: bool) -> Result<ExitCode> {
     let Arguments { seed, faults, only, .. } = arguments;
-    let rounds = rounds(*seed, *faults as usize, with_disk, only.as_deref().unwrap_or_default());
+    let rounds = rounds(*seed, *faults as usize, only.as_deref().unwrap_or_default());
     ensure!(*faults == 0 || !rounds.is_empty(), "no fault is called {only:?}");
     if arguments.schedule {
         for line in rounds.iter().flat_map(described) {
@@ -68,8 +72,8 @@ pub(crate) async fn run(arguments: &Arguments, with_disk: bool) -> Result<ExitCo
     let started_at = ordersaga_runtime::clock::now().to_rfc3339_opts(SecondsFormat::Secs, true);
     let mut run = Run::start(arguments, with_disk).await?;
     run.faults(&rounds).await?;
-    let (evidence, records) = run.check().await?;
-    let report = run.report(started_at, &evidence, records);
+    let evidence = run.check().await;
+    let report = run.report(started_at, evidence.as_ref());
     let folder = arguments.output.clone();
     let folder = folder.unwrap_or_else(|| format!("target/chaos/seed-{}", arguments.seed).into());
     std::fs::create_dir_all(&folder)?;
@@ -124,13 +128,13 @@ impl<'a> Run<'a> {
             settings: vec![(
                 Service::CreateOrder,
                 "ORDER_DEADLINE_SECONDS",
-                DEADLINE_SECONDS.to_owned(),
+                DEADLINE_SECONDS.to_string(),
             )],
         };
         let system = System::start(options, &steps()).await?;
         let url = |service| system.service(service).url();
         let addresses = Addresses {
-            create: url(Service::CreateOrder),
+            create: RwLock::new(vec![url(Service::CreateOrder)]),
             status: url(Service::Monitoring),
             store: url(Service::Store),
         };
@@ -139,8 +143,8 @@ impl<'a> Run<'a> {
         onlooker.urls = Service::ALL.map(|service| (service, url(service))).into();
         let begin = Instant::now();
         let clients = Clients::new(arguments.seed, addresses, begin)?;
+        clients.known().history.deadline = Some(Duration::from_secs(DEADLINE_SECONDS));
         clients.stock(ITEMS).await?;
-        let probe_item = clients.probe_item().await.context("no item for probes")?;
         let follower = Follower::start(log, begin, arguments.seed);
         Ok(Self {
             arguments,
@@ -149,9 +153,9 @@ impl<'a> Run<'a> {
             onlooker,
             follower,
             begin,
-            probe_item,
             next: 1,
             faults: Vec::new(),
+            not_injected: Vec::new(),
             violations: Vec::new(),
         })
     }
@@ -159,13 +163,13 @@ impl<'a> Run<'a> {
     /// Injects all faults while clients have their wishes, an equal part of them in each round.
     async fn faults(&mut self, rounds: &[Round]) -> Result<()> {
         let browsers = self.clients.browse();
-        let orders = i64::from(self.arguments.orders);
+        let mut orders = i64::from(self.arguments.orders);
         let parts = i64::try_from(rounds.len())? + 1;
-        let bar = ProgressBar::new(u64::from(self.arguments.faults));
-        bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} faults  {msg}")?);
         for (number, round) in (1..).zip(rounds) {
             let minutes = self.begin.elapsed().as_secs() / 60;
             if self.arguments.minutes.is_some_and(|most| minutes >= u64::from(most)) {
+                // Nor are there orders for the faults that do not happen.
+                orders = self.next - 1;
                 break;
             }
             let share = self.next_clients(orders * number / parts);
@@ -175,22 +179,22 @@ impl<'a> Run<'a> {
             let faults = self.round(number, round);
             let ((), faults) = tokio::join!(wishes, faults);
             for fault in faults {
-                bar.suspend(|| say!("{}", fault.line()));
-                self.faults.push(fault);
+                match fault {
+                    Ok(fault) => self.note(fault),
+                    Err(error) => {
+                        say!("Not injected: {error}");
+                        self.not_injected.push(error);
+                    }
+                }
             }
-            self.probed();
-            bar.inc(round.faults.len() as u64);
-            bar.set_message(format!("{} orders", self.next - 1));
-            if self.arguments.fail_fast && !self.clients.book().seen.is_empty() {
+            if self.arguments.fail_fast && !self.clients.known().seen.is_empty() {
                 break;
             }
         }
         let rest = self.next_clients(orders);
-        bar.set_message("the last orders");
         self.clients.wish(rest, LAST_ROUND).await;
         self.clients.finish().await;
         drop(browsers);
-        bar.finish_and_clear();
         Ok(())
     }
 
@@ -201,10 +205,11 @@ impl<'a> Run<'a> {
     }
 
     /// One round: its faults, and how soon orders flow again after the last of them.
-    async fn round(&self, number: i64, round: &Round) -> Vec<FaultReport> {
+    async fn round(&self, number: i64, round: &Round) -> Vec<Result<FaultReport, String>> {
         tokio::time::sleep(round.calm).await;
         let injector = Injector {
             system: &self.system,
+            clients: &self.clients,
             log: self.onlooker.log.clone(),
             sample: self.follower.sample.clone(),
         };
@@ -214,50 +219,44 @@ impl<'a> Run<'a> {
             async move {
                 tokio::time::sleep(fault.after).await;
                 let started = self.now();
-                // A process that has just ended by itself cannot be frozen, say.
-                if let Err(error) = injector.inject(fault, &mut rng).await {
-                    say!("{error:#}");
-                }
-                (fault, started, self.now())
+                injector.inject(fault, &mut rng).await.map_err(|error| format!("{error:#}"))?;
+                Ok(FaultReport {
+                    kind: fault.kind.name().to_owned(),
+                    target: fault.kind.target(),
+                    overlapped: round.faults.len() > 1,
+                    started,
+                    healed: self.now(),
+                    recovery: None,
+                    acknowledged: 0,
+                    ended: 0,
+                })
             }
         });
         let injected = join_all(injected).await;
-        let recovery = self.recovery(number).await;
-        let faults = injected.into_iter().map(|(fault, started, healed)| FaultReport {
-            kind: fault.kind.name().to_owned(),
-            target: fault.kind.target(),
-            overlapped: round.faults.len() > 1,
-            started,
-            healed,
-            recovery,
-            acknowledged: 0,
-            ended: 0,
-        });
-        faults.collect()
+        let recovery = self.recovery().await;
+        let with_recovery = |fault| FaultReport { recovery, ..fault };
+        injected.into_iter().map(|fault: Result<_, _>| fault.map(with_recovery)).collect()
     }
 
-    /// Seconds until orders of every partition have gone from create to their end.
-    async fn recovery(&self, round: i64) -> Option<f64> {
+    /// Seconds until orders of every partition have gone from create to SHIPPING.
+    async fn recovery(&self) -> Option<f64> {
         let begin = Instant::now();
-        // Numbers that no client has.
-        let first = i64::from(u32::MAX) + round * PROBES;
-        let probes =
-            (first..first + PROBES).map(|probe| self.clients.probe(probe, self.probe_item));
-        let all = tokio::time::timeout(RECOVERY_BOUND, join_all(probes)).await;
-        let ended = all.is_ok_and(|ended| ended.into_iter().all(|one| one));
-        ended.then(|| begin.elapsed().as_secs_f64())
+        let all = async {
+            let item = self.clients.probe_item().await;
+            join_all((0..PROBES).map(|_| self.clients.probe(item))).await
+        };
+        let shipping = tokio::time::timeout(RECOVERY_BOUND, all).await;
+        shipping.is_ok().then(|| begin.elapsed().as_secs_f64())
     }
 
-    /// Notes the faults of the last round after which orders did not flow again.
-    fn probed(&mut self) {
-        let slow = self.faults.iter().rev().take(2).filter(|fault| fault.recovery.is_none());
-        let slow: Vec<_> = slow.map(FaultReport::line).collect();
-        for what in slow {
-            let violation = Violation { invariant: "I1", order: None, what };
-            if !self.violations.iter().any(|known| known.what == violation.what) {
-                self.violations.push(violation);
-            }
+    /// Notes a fault, and that orders did not flow again after it.
+    fn note(&mut self, fault: FaultReport) {
+        let (done, all) = (self.faults.len() + 1, self.arguments.faults);
+        say!("{done:4}/{all} {}", fault.line());
+        if fault.recovery.is_none() {
+            self.broken("I1", fault.line());
         }
+        self.faults.push(fault);
     }
 
     fn now(&self) -> f64 {
@@ -265,31 +264,46 @@ impl<'a> Run<'a> {
     }
 
     /// Waits for rest, gathers everything and compares it; then lets every service consume
-    /// everything again from the begin, which must change nothing. Also counts the records.
-    async fn check(&mut self) -> Result<(Evidence, usize)> {
+    /// everything again from the begin, which must change nothing. What cannot be checked is a
+    /// violation too.
+    async fn check(&mut self) -> Option<Evidence> {
         say!("Waiting until everything is at rest.");
-        if let Err(error) = self.onlooker.at_rest(REST_BOUND).await {
+        if let Err(error) = self.onlooker.at_rest(self.rest_bound()).await {
             self.broken("I1", format!("{error:#}"));
         }
         say!("Checking.");
         let (history, seen) = {
-            let book = self.clients.book();
-            (book.history.clone(), book.seen.clone())
+            let known = self.clients.known();
+            (known.history.clone(), known.seen.clone())
         };
         self.violations.extend(seen);
-        let evidence = Evidence::gather(&self.onlooker, history).await?;
-        self.violations.extend(evidence.violations(&self.onlooker).await?);
-        let records = evidence.told.records.len() + evidence.told.poison.len();
+        let evidence = match Evidence::gather(&self.onlooker, history).await {
+            Ok(evidence) => evidence,
+            Err(error) => {
+                self.broken("not checked", format!("{error:#}"));
+                return None;
+            }
+        };
+        match evidence.violations(&self.onlooker).await {
+            Ok(violations) => self.violations.extend(violations),
+            Err(error) => self.broken("not checked", format!("{error:#}")),
+        }
         if self.violations.is_empty() {
             say!("Checking that consuming everything again changes nothing.");
-            self.replay().await?;
-            self.compare(&evidence).await?;
+            if let Err(error) = self.consume_again(&evidence).await {
+                self.broken("I11", format!("{error:#}"));
+            }
         }
-        Ok((evidence, records))
+        Some(evidence)
+    }
+
+    /// All records of the run must be consumed within it.
+    fn rest_bound(&self) -> Duration {
+        REST_BOUND + REST_PER_ORDER * self.arguments.orders
     }
 
     /// I11: every service starts again from the topics' begin.
-    async fn replay(&mut self) -> Result<()> {
+    async fn consume_again(&mut self, evidence: &Evidence) -> Result<()> {
         for service in Service::ALL {
             self.system.kill_service(service).await?;
         }
@@ -304,14 +318,8 @@ impl<'a> Run<'a> {
         for service in Service::ALL {
             self.system.service(service).wait_ready(RECOVERY_BOUND).await?;
         }
-        if let Err(error) = self.onlooker.at_rest(REST_BOUND).await {
-            self.broken("I11", format!("{error:#}"));
-        }
-        Ok(())
-    }
-
-    async fn compare(&mut self, before: &Evidence) -> Result<()> {
-        let (before, after) = (&before.snapshot, Snapshot::take(&self.onlooker).await?);
+        self.onlooker.at_rest(self.rest_bound()).await?;
+        let (before, after) = (&evidence.snapshot, Snapshot::take(&self.onlooker).await?);
         for (what, same) in [
             ("orders", before.orders == after.orders),
             ("reservations", before.reservations == after.reservations),
@@ -330,20 +338,21 @@ impl<'a> Run<'a> {
         self.violations.push(Violation { invariant, order: None, what });
     }
 
-    fn report(&self, started_at: String, evidence: &Evidence, records: usize) -> Report {
+    fn report(&self, started_at: String, evidence: Option<&Evidence>) -> Report {
         let Arguments { seed, orders, faults, ref only, .. } = *self.arguments;
         let only = only.as_ref().map(|only| format!(" --only '{only}'")).unwrap_or_default();
-        let book = self.clients.book();
+        let known = self.clients.known();
         let ended = self.follower.ended();
         let mut faults_made = self.faults.clone();
         for fault in &mut faults_made {
             let span = fault.started..fault.healed;
             let during = |at: &Duration| span.contains(&at.as_secs_f64());
-            fault.acknowledged = book.created.iter().filter(|(at, _)| during(at)).count();
+            fault.acknowledged = known.created.iter().filter(|(at, _)| during(at)).count();
             fault.ended = ended.iter().filter(|at| during(at)).count();
         }
-        let violations = self.violations.iter().map(|violation| Broken {
-            history: violation.order.map(|order| evidence.story(order)).unwrap_or_default(),
+        let story = |order| evidence.map(|evidence| evidence.story(order));
+        let violations = self.violations.iter().enumerate().map(|(number, violation)| Broken {
+            history: violation.order.filter(|_| number < TOLD).and_then(story).unwrap_or_default(),
             violation: violation.clone(),
         });
         Report {
@@ -354,11 +363,12 @@ impl<'a> Run<'a> {
             started_at,
             seconds: self.now(),
             machine: machine(),
-            orders: outcomes(&book, evidence, records),
+            orders: evidence.map(|evidence| outcomes(&known, evidence)).unwrap_or_default(),
             recovery: Report::recovery_of(&faults_made),
             faults: faults_made,
-            timeline: timeline(&book, &ended),
+            timeline: timeline(&known, &ended),
             restarts: self.system.restarts(),
+            not_injected: self.not_injected.clone(),
             violations: violations.collect(),
         }
     }
@@ -374,32 +384,33 @@ fn machine() -> Machine {
     }
 }
 
-fn outcomes(book: &Book, evidence: &Evidence, records: usize) -> Orders {
+fn outcomes(known: &Known, evidence: &Evidence) -> Orders {
     let statuses = evidence.snapshot.statuses.values();
     let mut cancelled: BTreeMap<String, usize> = BTreeMap::new();
     for status in statuses.clone().filter(|status| status.is_cancelled) {
         let reason = status.reason.clone().unwrap_or_default();
         *cancelled.entry(reason).or_default() += 1;
     }
-    let wishes = book.history.wishes.values();
+    let wishes = known.history.wishes.values();
     Orders {
-        wanted: book.history.wishes.len(),
+        wanted: known.history.wishes.range(..FIRST_PROBE).count(),
+        probes: known.history.wishes.range(FIRST_PROBE..).count(),
         requests: wishes.map(|wish| wish.sent as usize).sum(),
-        acknowledged: book.history.placed.len(),
+        acknowledged: known.history.placed.len(),
         made: evidence.snapshot.orders.len(),
         shipping: statuses.filter(|status| status.step == "SHIPPING").count(),
         cancelled,
-        cancellations: book.history.cancelled.len(),
-        reads: book.reads,
-        refused: book.refused.clone(),
-        records,
+        cancellations: known.history.cancelled.len(),
+        reads: known.reads,
+        refused: known.refused.clone(),
+        records: evidence.told.records.len() + evidence.told.poison.len(),
         dead_letters: evidence.told.buried.values().map(std::collections::BTreeSet::len).sum(),
     }
 }
 
-fn timeline(book: &Book, ended: &[Duration]) -> Vec<Second> {
+fn timeline(known: &Known, ended: &[Duration]) -> Vec<Second> {
     let mut seconds: BTreeMap<u64, (Second, Vec<Duration>)> = BTreeMap::new();
-    for (at, latency) in &book.created {
+    for (at, latency) in &known.created {
         let (second, latencies) = seconds.entry(at.as_secs()).or_default();
         second.created += 1;
         latencies.push(*latency);
@@ -407,7 +418,7 @@ fn timeline(book: &Book, ended: &[Duration]) -> Vec<Second> {
     for at in ended {
         seconds.entry(at.as_secs()).or_default().0.ended += 1;
     }
-    for at in &book.errors {
+    for at in &known.errors {
         seconds.entry(at.as_secs()).or_default().0.errors += 1;
     }
     let last = seconds.last_key_value().map_or(0, |(last, _)| *last);

@@ -166,9 +166,9 @@ impl Kind {
     }
 
     /// Every fault there is, by category, each with how many of it come in a turn.
-    fn all(with_disk: bool) -> Vec<(usize, Vec<Self>)> {
+    fn all() -> Vec<(usize, Vec<Self>)> {
         let troubles = |link: Link| Trouble::ALL.map(|trouble| Self::Network(link, trouble));
-        let mut all = vec![
+        vec![
             (2, Target::ALL.map(Self::Kill).to_vec()),
             (2, Target::ALL.map(Self::Freeze).to_vec()),
             (6, Link::ALL.into_iter().flat_map(troubles).collect()),
@@ -177,11 +177,8 @@ impl Kind {
             (1, Service::ALL.map(Self::Rebalance).to_vec()),
             (1, Service::ALL.map(Self::Takeover).to_vec()),
             (1, vec![Self::Clock(3_600), Self::Clock(-3_600)]),
-        ];
-        if with_disk {
-            all.push((1, vec![Self::FullDisk]));
-        }
-        all
+            (1, vec![Self::FullDisk]),
+        ]
     }
 }
 
@@ -192,10 +189,10 @@ pub(crate) const SESSION: Duration = Duration::from_secs(6);
 /// once before any comes again: few faults are already of many kinds, and some more are all there
 /// are.
 /// `only` leaves those whose kind or target contains a text; none if nothing does.
-pub(crate) fn rounds(seed: u64, faults: usize, with_disk: bool, only: &str) -> Vec<Round> {
+pub(crate) fn rounds(seed: u64, faults: usize, only: &str) -> Vec<Round> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let named = |kind: &Kind| format!("{}, {}", kind.name(), kind.target()).contains(only);
-    let mut categories: Vec<Deck> = Kind::all(with_disk)
+    let mut categories: Vec<Deck> = Kind::all()
         .into_iter()
         .map(|(share, kinds)| {
             let kinds = kinds.into_iter().filter(named).collect();
@@ -272,14 +269,14 @@ mod tests {
 
     #[test]
     fn a_seed_is_a_schedule() {
-        assert_eq!(rounds(1, 50, true, ""), rounds(1, 50, true, ""));
-        assert_ne!(rounds(1, 50, true, ""), rounds(2, 50, true, ""));
+        assert_eq!(rounds(1, 50, ""), rounds(1, 50, ""));
+        assert_ne!(rounds(1, 50, ""), rounds(2, 50, ""));
     }
 
     #[test]
     fn few_faults_are_of_all_categories_and_many_are_all_there_are() {
         let kinds = |count| {
-            let rounds = rounds(3, count, true, "");
+            let rounds = rounds(3, count, "");
             let faults: Vec<_> = rounds.into_iter().flat_map(|round| round.faults).collect();
             assert_eq!(faults.len(), count);
             faults.into_iter().map(|fault| fault.kind).collect::<Vec<_>>()
@@ -288,14 +285,14 @@ mod tests {
             kinds(12).iter().map(std::mem::discriminant).map(|d| format!("{d:?}")).collect();
         assert_eq!(few.len(), 9, "{few:?}");
         let many = kinds(200);
-        for kind in Kind::all(true).into_iter().flat_map(|(_, kinds)| kinds) {
+        for kind in Kind::all().into_iter().flat_map(|(_, kinds)| kinds) {
             assert!(many.contains(&kind), "{kind:?} never happens");
         }
     }
 
     #[test]
     fn what_overlaps_is_not_the_same_thing_twice() {
-        for round in rounds(4, 300, true, "") {
+        for round in rounds(4, 300, "") {
             let mut places: Vec<_> = round.faults.iter().map(|f| f.kind.place()).collect();
             places.dedup();
             assert_eq!(places.len(), round.faults.len());

@@ -137,7 +137,7 @@ impl System {
         let (proxies, listeners) = start_proxies(&parts).await?;
         let mut stack = Stack::start_with(parts, listeners, report).await?;
         let disk = match options.small_disk {
-            Some((cluster, bytes)) => move_to_disk(&mut stack, cluster, bytes, report).await?,
+            Some((cluster, bytes)) => Some(move_to_disk(&mut stack, cluster, bytes).await?),
             None => None,
         };
         let parts = stack.parts();
@@ -350,17 +350,8 @@ fn brokers(proxies: &BTreeMap<Link, Proxy>) -> BTreeMap<Service, String> {
     Service::ALL.map(address).into()
 }
 
-/// Gives one cluster a disk of its own, where that is possible.
-async fn move_to_disk(
-    stack: &mut Stack,
-    cluster: Cluster,
-    bytes: u64,
-    report: &Report,
-) -> Result<Option<Disk>> {
-    if !Disk::possible() {
-        report.note("No small disk: that takes root and the right to mount");
-        return Ok(None);
-    }
+/// Gives one cluster a disk of its own.
+async fn move_to_disk(stack: &mut Stack, cluster: Cluster, bytes: u64) -> Result<Disk> {
     let disk = Disk::mount(&stack.parts().folder.join("small-disk"), bytes)?;
     // Postgres' own log must not fill it: a checkpoint sets its space free.
     let wal = (bytes / 4).max(LEAST_WAL) >> 20;
@@ -368,5 +359,5 @@ async fn move_to_disk(
     let settings = vec![format!("max_wal_size={wal}MB"), format!("min_wal_size={least}MB")];
     let to = stack.parts().folder.join("small-disk/data");
     stack.part_mut(cluster.name()).move_to(to, settings).await?;
-    Ok(Some(disk))
+    Ok(disk)
 }

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ordersaga_checker::{History, Violation, Wish};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -15,6 +16,8 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// Wishes at work at once; more wait for their turn, as behind a load balancer's limit.
 const AT_ONCE: usize = 256;
+/// Violations of one invariant that are noted.
+const LISTED: usize = 50;
 /// People who look at one item after the other.
 const BROWSERS: u64 = 6;
 /// How long a client waits for an answer.
@@ -22,13 +25,17 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// How long it goes on asking before it counts as abandoned: longer than any fault lasts.
 const PERSEVERANCE: Duration = Duration::from_mins(3);
 
+/// Clients from this number on are probes.
+pub(crate) const FIRST_PROBE: i64 = 1 << 32;
+
 /// What an item can have of units.
 const MOST_UNITS: i64 = 1_000;
 
 /// Where the services are.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Addresses {
-    pub(crate) create: String,
+    /// Instances of create-order; the first is always there.
+    pub(crate) create: RwLock<Vec<String>>,
     pub(crate) status: String,
     pub(crate) store: String,
 }
@@ -41,12 +48,14 @@ pub(crate) struct Clients {
     begin: Instant,
     places: Semaphore,
     tasks: TaskTracker,
-    book: Mutex<Book>,
+    /// The next probe's client: numbers that no other client has.
+    probes: AtomicI64,
+    known: Mutex<Known>,
 }
 
 /// What all clients know together.
 #[derive(Default)]
-pub(crate) struct Book {
+pub(crate) struct Known {
     pub(crate) history: History,
     pub(crate) reads: usize,
     pub(crate) refused: BTreeMap<u16, usize>,
@@ -59,7 +68,15 @@ pub(crate) struct Book {
     items: Vec<i64>,
 }
 
-impl Book {
+impl Known {
+    /// Notes what must not be; of each invariant only so often.
+    fn saw_broken(&mut self, violation: Violation) {
+        let alike = self.seen.iter().filter(|other| other.invariant == violation.invariant);
+        if alike.count() < LISTED {
+            self.seen.push(violation);
+        }
+    }
+
     /// Half of all times one of the newest; the others rarely change.
     fn some_item(&self, rng: &mut fastrand::Rng) -> i64 {
         let among = if rng.bool() { self.items.len().min(30) } else { self.items.len() };
@@ -73,7 +90,8 @@ struct Errand {
     clients: Arc<Clients>,
     client: i64,
     rng: fastrand::Rng,
-    body: Value,
+    /// Item, seller, units.
+    wanted: (i64, i64, i64),
     key: Option<String>,
 }
 
@@ -93,7 +111,8 @@ impl Clients {
             begin,
             places: Semaphore::new(AT_ONCE),
             tasks: TaskTracker::new(),
-            book: Mutex::default(),
+            probes: AtomicI64::new(FIRST_PROBE),
+            known: Mutex::default(),
         }))
     }
 
@@ -111,8 +130,20 @@ impl Clients {
         let url = format!("{}/api/v1/items/add", self.addresses.store);
         let answer = self.send(self.http.post(url).json(&item)).await;
         let item = answer.body["item_id"].as_i64().filter(|_| answer.status == 201)?;
-        self.book.lock().items.push(item);
+        let mut known = self.known.lock();
+        known.history.items.insert(item, units);
+        known.items.push(item);
         Some(item)
+    }
+
+    /// A further instance of create-order takes requests, until [`Clients::leave`].
+    pub(crate) fn join(&self, url: String) {
+        self.addresses.create.write().push(url);
+    }
+
+    /// An instance does not take requests any more.
+    pub(crate) fn leave(&self, url: &str) {
+        self.addresses.create.write().retain(|other| other != url);
     }
 
     /// Lets the clients with these numbers have their wishes, evenly over a time; returns when the
@@ -142,7 +173,7 @@ impl Clients {
             let mut rng = fastrand::Rng::with_seed(self.seed ^ number);
             AbortOnDropHandle::new(tokio::spawn(async move {
                 loop {
-                    let item = own.book.lock().some_item(&mut rng);
+                    let item = own.known.lock().some_item(&mut rng);
                     own.find(item).await;
                     tokio::time::sleep(Duration::from_millis(rng.u64(2..20))).await;
                 }
@@ -158,43 +189,44 @@ impl Clients {
     }
 
     /// What all clients know.
-    pub(crate) fn book(&self) -> parking_lot::MutexGuard<'_, Book> {
-        self.book.lock()
+    pub(crate) fn known(&self) -> parking_lot::MutexGuard<'_, Known> {
+        self.known.lock()
     }
 
-    /// An order of its own, under a key; how long it takes until it has ended.
-    pub(crate) async fn probe(self: &Arc<Self>, client: i64, item: i64) -> bool {
-        let mut errand = Errand::new(self.clone(), client);
-        errand.key = Some(format!("probe-{client}"));
-        errand.body = order(item, 1, client, 1);
-        match errand.place().await {
-            Some(order) => errand.await_end(order).await,
-            None => false,
+    /// Orders one unit, under keys, again and again until an order is SHIPPING.
+    pub(crate) async fn probe(self: &Arc<Self>, item: i64) {
+        loop {
+            let client = self.probes.fetch_add(1, Ordering::Relaxed);
+            let mut errand = Errand::new(self.clone(), client);
+            errand.key = Some(format!("probe-{client}"));
+            errand.wants(item, 1, 1);
+            if let Some(order) = errand.place().await
+                && errand.await_end(order).await
+            {
+                return;
+            }
         }
     }
 
-    /// A plentiful item for probes.
-    pub(crate) async fn probe_item(&self) -> Option<i64> {
-        for _ in 0..200 {
+    /// A plentiful item that nobody else orders.
+    pub(crate) async fn probe_item(&self) -> i64 {
+        loop {
             if let Some(item) = self.add_item(MOST_UNITS).await {
-                // Not for the others.
-                self.book.lock().items.retain(|other| *other != item);
-                return Some(item);
+                self.known.lock().items.retain(|other| *other != item);
+                return item;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        None
     }
 
     fn broken(&self, invariant: &'static str, order: impl Into<Option<i64>>, what: String) {
-        let violation = Violation { invariant, order: order.into(), what };
-        self.book.lock().seen.push(violation);
+        self.known.lock().saw_broken(Violation { invariant, order: order.into(), what });
     }
 
     async fn find(&self, item: i64) {
         let url = format!("{}/api/v1/items/find", self.addresses.store);
         let answer = self.send(self.http.get(url).query(&[("item_id", item)])).await;
-        self.book.lock().reads += 1;
+        self.known.lock().reads += 1;
         let (reserved, quantity) = (&answer.body["reserved"], &answer.body["quantity"]);
         if answer.status == 200 && reserved.as_i64() > quantity.as_i64() {
             self.broken("I2", None, format!("item {item} is oversold: {}", answer.body));
@@ -211,30 +243,38 @@ impl Clients {
         let answer = answer.await.unwrap_or(Answer { status: 0, body: Value::Null });
         if !(200..300).contains(&answer.status) {
             let at = self.begin.elapsed();
-            let mut book = self.book.lock();
-            *book.refused.entry(answer.status).or_default() += 1;
-            book.errors.push(at);
+            let mut known = self.known.lock();
+            *known.refused.entry(answer.status).or_default() += 1;
+            known.errors.push(at);
         }
         answer
     }
 }
 
-fn order(item: i64, seller: i64, client: i64, quantity: i64) -> Value {
-    json!({"item_id": item, "seller_id": seller, "client_id": client, "quantity": quantity})
-}
-
 impl Errand {
     fn new(clients: Arc<Clients>, client: i64) -> Self {
         let mut rng = fastrand::Rng::with_seed(clients.seed ^ client.unsigned_abs() << 20);
-        let item = clients.book.lock().some_item(&mut rng);
+        let item = clients.known.lock().some_item(&mut rng);
         let (item, seller) = match rng.u32(..100) {
             0 => (999_999, 1),
             1 => (item, 2),
             _ => (item, 1),
         };
-        let body = order(item, seller, client, rng.i64(1..=3));
+        let wanted = (item, seller, rng.i64(1..=3));
         let key = (rng.u32(..10) < 7).then(|| format!("wish-{client}"));
-        Self { clients, client, rng, body, key }
+        Self { clients, client, rng, wanted, key }
+    }
+
+    fn wants(&mut self, item: i64, seller: i64, units: i64) {
+        self.wanted = (item, seller, units);
+    }
+
+    /// The body of the request.
+    fn order(&self) -> Value {
+        let (item, seller, quantity) = self.wanted;
+        json!({
+            "item_id": item, "seller_id": seller, "client_id": self.client, "quantity": quantity,
+        })
     }
 
     async fn run(mut self) {
@@ -251,8 +291,11 @@ impl Errand {
             let pause = pauses[self.rng.usize(..pauses.len())];
             tokio::time::sleep(Duration::from_millis(pause)).await;
             // Somebody looks at the item just when it changes.
-            let (clients, item) = (self.clients.clone(), self.item());
+            let (clients, item) = (self.clients.clone(), self.wanted.0);
             tokio::join!(self.cancel(order), clients.find(item));
+            for _ in 0..3 {
+                self.read(order).await;
+            }
         }
         if self.key.is_some() && self.rng.u32(..10) == 0 {
             self.place_again(order).await;
@@ -262,10 +305,6 @@ impl Errand {
         }
     }
 
-    fn item(&self) -> i64 {
-        self.body["item_id"].as_i64().unwrap_or_default()
-    }
-
     /// Notes what happened to this wish.
     fn note(&self, what: String) {
         let second = self.clients.begin.elapsed().as_secs_f64();
@@ -273,14 +312,21 @@ impl Errand {
     }
 
     fn change(&self, change: impl FnOnce(&mut Wish)) {
-        let mut book = self.clients.book.lock();
-        let wish = book.history.wishes.entry(self.client).or_default();
+        let mut known = self.clients.known.lock();
+        let wish = known.history.wishes.entry(self.client).or_default();
         wish.key.clone_from(&self.key);
+        wish.wanted = self.wanted;
         change(wish);
     }
 
+    /// An instance of create-order: now this one, now that.
+    fn desk(&self) -> String {
+        let all = self.clients.addresses.create.read();
+        all[fastrand::usize(..all.len())].clone()
+    }
+
     async fn post_order(&self, body: &Value) -> Answer {
-        let url = format!("{}/api/v1/orders/create", self.clients.addresses.create);
+        let url = format!("{}/api/v1/orders/create", self.desk());
         let mut request = self.clients.http.post(url).json(body);
         if let Some(key) = &self.key {
             request = request.header("Idempotency-Key", key);
@@ -291,11 +337,14 @@ impl Errand {
         let latency = sent.elapsed();
         self.note(format!("create: {} after {} ms", answer.status, latency.as_millis()));
         if let (201, Some(order)) = (answer.status, answer.body["order_id"].as_i64()) {
-            self.change(|wish| _ = wish.orders.insert(order));
+            self.change(|wish| {
+                wish.acknowledged += 1;
+                wish.orders.insert(order);
+            });
             let at = self.clients.begin.elapsed();
-            let mut book = self.clients.book.lock();
-            book.history.acknowledged(self.key.as_deref(), order);
-            book.created.push((at, latency));
+            let mut known = self.clients.known.lock();
+            known.history.acknowledged(self.key.as_deref(), order);
+            known.created.push((at, latency));
         }
         answer
     }
@@ -304,7 +353,7 @@ impl Errand {
     /// sometimes repeated, which may make two orders.
     async fn place(&mut self) -> Option<i64> {
         let give_up = Instant::now() + PERSEVERANCE;
-        let body = self.body.clone();
+        let body = self.order();
         while Instant::now() < give_up {
             let answer = if self.key.is_some() && self.rng.u32(..20) == 0 {
                 // An impatient client: the same request twice at once.
@@ -315,7 +364,7 @@ impl Errand {
             match answer.status {
                 201 => return answer.body["order_id"].as_i64(),
                 0 | 504 if self.key.is_none() && self.rng.bool() => return None,
-                0 | 409 | 429 | 503 | 504 => self.pause().await,
+                0 | 429 | 503 | 504 => self.pause().await,
                 status => {
                     self.clients.broken(
                         "HTTP",
@@ -336,29 +385,29 @@ impl Errand {
 
     /// Repeats a request that was answered: the same order, and an error for another body.
     async fn place_again(&mut self, order: i64) {
-        let answer = self.post_order(&self.body.clone()).await;
+        let mut body = self.order();
+        let answer = self.post_order(&body).await;
         let again = answer.body["order_id"].as_i64();
-        if answer.status == 201 && again != Some(order) {
-            self.clients.broken("I5", order, format!("the same key again made {again:?}"));
+        let good = again == Some(order) || matches!(answer.status, 0 | 429 | 503 | 504);
+        if !good {
+            let what = format!("the same key again: {} {}", answer.status, answer.body);
+            self.clients.broken("I5", order, what);
         }
-        let mut other = self.body.clone();
-        other["quantity"] = json!(9);
-        let answer = self.post_order(&other).await;
-        if (200..300).contains(&answer.status) {
-            self.clients.broken(
-                "I5",
-                order,
-                "the same key with another body was accepted".to_owned(),
-            );
+        body["quantity"] = json!(9);
+        let answer = self.post_order(&body).await;
+        if !matches!(answer.status, 0 | 422 | 429 | 503 | 504) {
+            let what = format!("the key with another body: {} {}", answer.status, answer.body);
+            self.clients.broken("I5", order, what);
         }
     }
 
     async fn cancel(&mut self, order: i64) {
-        let url = format!("{}/api/v1/orders/cancel", self.clients.addresses.create);
         let key = self.rng.bool().then(|| format!("cancel-{}", self.client));
         let give_up = Instant::now() + PERSEVERANCE;
         while Instant::now() < give_up {
-            let mut request = self.clients.http.post(&url).query(&[("order_id", order)]);
+            let url = format!("{}/api/v1/orders/cancel", self.desk());
+            let mut request = self.clients.http.post(url).query(&[("order_id", order)]);
+            self.change(|wish| wish.cancels += 1);
             if let Some(key) = &key {
                 request = request.header("Idempotency-Key", key);
             }
@@ -366,10 +415,10 @@ impl Errand {
             self.note(format!("cancel: {}", answer.status));
             match answer.status {
                 202 => {
-                    self.clients.book.lock().history.cancelled.insert(order);
+                    self.clients.known.lock().history.cancelled.insert(order);
                     return;
                 }
-                0 | 409 | 429 | 503 | 504 => self.pause().await,
+                0 | 429 | 503 | 504 => self.pause().await,
                 status => {
                     self.clients.broken("HTTP", order, format!("cancel: {status} {}", answer.body));
                     return;
@@ -387,32 +436,38 @@ impl Errand {
         let answer = self.clients.send(request).await;
         let step = answer.body["step"].as_str().unwrap_or_default().to_owned();
         self.note(format!("status: {} {step}", answer.status));
-        let mut book = self.clients.book.lock();
-        book.reads += 1;
+        let mut known = self.clients.known.lock();
+        known.reads += 1;
         match answer.status {
             200 => {
-                if let Err(what) = book.history.saw(order, &step) {
-                    book.seen.push(Violation { invariant: "I7", order: Some(order), what });
+                if let Err(what) = known.history.saw(order, &step) {
+                    known.saw_broken(Violation { invariant: "I7", order: Some(order), what });
                 }
                 Some(step)
             }
-            0 | 404 | 429 | 503 | 504 => None,
+            404 => {
+                if let Err(what) = known.history.missed(order) {
+                    known.saw_broken(Violation { invariant: "I4", order: Some(order), what });
+                }
+                None
+            }
+            0 | 429 | 503 | 504 => None,
             status => {
                 let what = format!("status answered {status}: {}", answer.body);
-                book.seen.push(Violation { invariant: "HTTP", order: Some(order), what });
+                known.saw_broken(Violation { invariant: "HTTP", order: Some(order), what });
                 None
             }
         }
     }
 
+    /// Waits for the order's end; whether it is SHIPPING.
     async fn await_end(&mut self, order: i64) -> bool {
-        let give_up = Instant::now() + PERSEVERANCE;
-        while Instant::now() < give_up {
+        loop {
             match self.read(order).await.as_deref() {
-                Some("SHIPPING" | "CANCELLED") => return true,
+                Some("SHIPPING") => return true,
+                Some("CANCELLED") => return false,
                 _ => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
-        false
     }
 }

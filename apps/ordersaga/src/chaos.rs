@@ -32,11 +32,15 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         install::ensure(false)?;
         cargo::build_services()?;
     }
-    if let Some(bug) = &arguments.planted {
-        let services = build_with(bug)?;
-        rest.extend(["--services".into(), services.into(), "--fail-fast".into()]);
-    }
-    cargo::become_program(PROGRAM, &rest)
+    let Some(bug) = &arguments.planted else {
+        return cargo::become_program(PROGRAM, &rest);
+    };
+    let services = build_with(bug)?;
+    rest.extend(["--services".into(), services.into(), "--fail-fast".into()]);
+    let ended = cargo::program(PROGRAM)?.args(rest).status()?;
+    let found = ended.code() == Some(1);
+    say!("The bug {bug} was {}.", if found { "found" } else { "not found" });
+    Ok(if found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Where the bugs are, as patches of the services.
@@ -113,6 +117,9 @@ mod tests {
     fn every_planted_bug_still_fits_the_code() -> Result<()> {
         let bugs = bugs()?;
         assert!(bugs.len() >= 6, "{bugs:?}");
+        if ordersaga_devstack::programs::find("git").is_none() {
+            return Ok(());
+        }
         for (bug, patch) in bugs {
             apply(&patch, &cargo::root(), &["--check"]).with_context(|| bug)?;
         }

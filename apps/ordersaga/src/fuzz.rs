@@ -1,6 +1,7 @@
 //! `fuzz`: the three APIs against their own descriptions, by schemathesis: it makes requests out of
 //! each `/openapi.json`, good ones and bad ones, and holds every answer to what is written there.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +16,9 @@ use crate::{cargo, install, topics};
 
 /// The release of schemathesis that is used.
 const RELEASE: &str = "4.32.5";
+/// The releases of all it needs: another one could make other requests of the same seed. What
+/// `pip freeze` says of the environment, without schemathesis itself.
+const CONSTRAINTS: &str = include_str!("fuzz_constraints.txt");
 /// Services migrate and join their groups before they are ready.
 const READY: Duration = Duration::from_secs(90);
 /// The kinds of tests: values from the description, all limits of all values, random ones, and
@@ -125,7 +129,7 @@ async fn try_all(arguments: &Arguments, urls: Vec<String>, report: &Report) -> R
 
 /// The program, in a Python environment of its own, made when first needed.
 fn schemathesis() -> Result<PathBuf> {
-    let folder = cache_folder()?.join(format!("schemathesis-{RELEASE}"));
+    let folder = cache_folder()?.join(environment());
     let (program, complete) = (folder.join("bin/schemathesis"), folder.join("complete"));
     if complete.exists() {
         return Ok(program);
@@ -138,8 +142,18 @@ fn schemathesis() -> Result<PathBuf> {
     Ok(program)
 }
 
+/// The environment's folder: another one for other releases.
+fn environment() -> String {
+    let mut hasher = DefaultHasher::new();
+    CONSTRAINTS.hash(&mut hasher);
+    format!("schemathesis-{RELEASE}-{:016x}", hasher.finish())
+}
+
 fn install_release(folder: &Path) -> Result<()> {
+    let constraints = folder.join("constraints.txt");
+    std::fs::write(&constraints, CONSTRAINTS)?;
     let mut pip = Command::new(folder.join("bin/pip"));
-    pip.args(["install", "--quiet", "--disable-pip-version-check"]);
-    ordersaga_devstack::run(pip.arg(format!("schemathesis=={RELEASE}"))).map(drop)
+    pip.args(["install", "--quiet", "--disable-pip-version-check", "--constraint"]);
+    pip.arg(constraints).arg(format!("schemathesis=={RELEASE}"));
+    ordersaga_devstack::run(&mut pip).map(drop)
 }

@@ -169,7 +169,8 @@ impl Desk {
                 batch.push(order.order, EventKind::OrderPlaced, order.traceparent.as_deref());
             }
         }
-        let cancelled = self.cancel(&mut transaction, commands, &mut answers, &mut batch).await?;
+        let cancelled =
+            self.cancel(&mut transaction, commands, &holders, &mut answers, &mut batch).await?;
         self.outbox.append(&mut transaction, &batch).await?;
         crash::point("desk.before_commit");
         transaction.commit().await?;
@@ -180,7 +181,8 @@ impl Desk {
 
     /// Claims the batch's keys, each for the first command that has it, and returns who holds
     /// which. Not for the cancel of an unknown order: it has no effect that could be repeated, and
-    /// its key must not stand in the way of the request that was meant.
+    /// its key must not stand in the way of the request that was meant. Should the order commit
+    /// before this batch does, the cancel still finds none.
     async fn claim(
         &self,
         transaction: &mut sqlx::PgConnection,
@@ -220,14 +222,18 @@ impl Desk {
         &self,
         transaction: &mut sqlx::PgConnection,
         commands: &[Command],
+        holders: &HashMap<String, ClaimedKey>,
         answers: &mut [Answer],
         batch: &mut Batch,
     ) -> anyhow::Result<Advanced> {
+        let unclaimed = |command: &Command| command.key().is_some_and(|k| !holders.contains_key(k));
         let mut cancels: Vec<_> = commands
             .iter()
             .zip(answers)
             .filter_map(|(command, answer)| match command {
-                Command::Cancel { order, .. } if *answer != Answer::KeyReused => {
+                Command::Cancel { order, .. }
+                    if *answer != Answer::KeyReused && !unclaimed(command) =>
+                {
                     Some((*order, answer))
                 }
                 _ => None,

@@ -6,6 +6,7 @@ use poem_openapi::param::Query;
 use poem_openapi::{ApiResponse, Object, OpenApi, Tags};
 use serde::{Deserialize, Serialize};
 
+use crate::db::NotAdded;
 use crate::items::Items;
 use crate::view::ItemView;
 
@@ -103,7 +104,10 @@ impl Api {
     async fn add(&self, body: JsonBody<AddItem>) -> Result<Added, Failure> {
         let AddItem { seller_id, price, name, quantity } = body.0;
         let added = self.items.add(seller_id.into(), price.get(), name.as_str(), quantity.into());
-        let item_id: ItemId = added.await.map_err(Failure::unavailable)?;
+        let item_id: ItemId = added.await.map_err(|error| match error {
+            NotAdded::Unasked(cause) => Failure::unavailable(cause),
+            NotAdded::Undecided(cause) => Failure::undecided(cause),
+        })?;
         Ok(Added::Added(
             JsonBody(ItemAdded { item_id: item_id.get() }),
             format!("/api/v1/items/find?item_id={item_id}"),

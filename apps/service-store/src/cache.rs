@@ -32,7 +32,8 @@ use crate::view::ItemView;
 /// How long an id stays known to be no item's.
 const ABSENCE_TTL: Duration = Duration::from_secs(5);
 /// How long a mark of a newer version keeps an older one out: longer than any load can take.
-const MARK_TTL: Duration = Duration::from_mins(1);
+/// Entries replace marks and must not live shorter.
+pub(crate) const MARK_TTL: Duration = Duration::from_mins(1);
 /// How long such a look may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(5);
 /// How soon trouble with Redis is noticed and made up for.
@@ -223,15 +224,20 @@ impl Cache {
         let info: RedisResult<redis::InfoDict> =
             redis::cmd("INFO").arg("server").query_async(&mut redis).await;
         let run_id: String = self.noticing(info)?.get("run_id").unwrap_or_default();
-        let is_another = self.run_id.lock().as_ref().is_some_and(|known| *known != run_id);
+        // To a process that has just started every server is another one: nobody may be left who
+        // knew the last.
+        let is_another = self.run_id.lock().as_ref() != Some(&run_id);
         if is_another {
             self.doubt().await?;
         }
         *self.run_id.lock() = Some(run_id);
         if let Some(doubts) = db::cache_doubts(&self.pool).await? {
             self.suspect.store(true, Ordering::Release);
-            let renewed = redis::cmd("INCR").arg("item:epoch").query_async::<i64>(&mut redis).await;
-            self.noticing(renewed)?;
+            // Never used before: a number counted up would come again in a Redis that was emptied.
+            let epoch = format!("{:016x}", fastrand::u64(..));
+            let mut renew = redis::cmd("SET");
+            renew.arg("item:epoch").arg(epoch);
+            self.noticing(renew.query_async::<()>(&mut redis).await)?;
             db::settle_doubts(&self.pool, doubts).await?;
             tracing::info!("redis answers again: everything cached before is set aside");
         } else if self.doubts.load(Ordering::Acquire) == doubts_before {
@@ -245,7 +251,10 @@ impl Cache {
     async fn doubt(&self) -> anyhow::Result<()> {
         self.doubts.fetch_add(1, Ordering::AcqRel);
         self.suspect.store(true, Ordering::Release);
-        within(CHECK_LIMIT, db::doubt_cache(&self.pool)).await.context("noting a doubt")
+        within(CHECK_LIMIT, db::doubt_cache(&self.pool)).await.context("noting a doubt")?;
+        // A check that came before the commit saw no doubt, and trusted Redis again.
+        self.suspect.store(true, Ordering::Release);
+        Ok(())
     }
 }
 

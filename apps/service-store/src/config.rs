@@ -6,6 +6,8 @@ use clap::Parser;
 use ordersaga_runtime::config::{self, Secret, SecretParser};
 use ordersaga_runtime::service::ServiceConfig;
 
+use crate::cache::MARK_TTL;
+
 const REDIS_URL: SecretParser = SecretParser { prefixes: &["redis://", "rediss://"] };
 
 /// Reserves stock for orders, the pivot transaction of the saga, and answers for items.
@@ -19,8 +21,8 @@ pub(crate) struct Config {
     #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379/0",
           hide_env_values = true, value_parser = REDIS_URL)]
     pub(crate) redis_url: Secret,
-    /// Seconds an item stays cached.
-    #[arg(long, env = "CACHE_TTL_SECONDS", default_value = "900", value_parser = config::seconds)]
+    /// Seconds an item stays cached, from 120.
+    #[arg(long, env = "CACHE_TTL_SECONDS", default_value = "900", value_parser = cache_ttl)]
     pub(crate) cache_ttl_seconds: Duration,
 }
 
@@ -29,4 +31,10 @@ impl Config {
     pub(crate) fn from_environment() -> Self {
         config::parse(&[("http_listen", "127.0.0.1:8002"), ("kafka_group", "storage")])
     }
+}
+
+/// What is cached must outlive any load that began before it.
+fn cache_ttl(value: &str) -> Result<Duration, String> {
+    let ttl = config::seconds(value)?;
+    if ttl < 2 * MARK_TTL { Err("120 or more is expected".to_owned()) } else { Ok(ttl) }
 }

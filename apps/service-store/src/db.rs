@@ -129,6 +129,15 @@ pub(crate) async fn write_stock(
     .context("writing stock")
 }
 
+/// Why there is no id of an item.
+#[derive(Debug)]
+pub(crate) enum NotAdded {
+    /// The database was not asked.
+    Unasked(anyhow::Error),
+    /// It was asked and gave no answer: the item may be there.
+    Undecided(anyhow::Error),
+}
+
 /// Adds an item.
 pub(crate) async fn insert_item(
     pool: &PgPool,
@@ -136,21 +145,25 @@ pub(crate) async fn insert_item(
     price: i64,
     name: &str,
     quantity: Quantity,
-) -> anyhow::Result<ItemId> {
-    let mut lease = Lease::take(pool).await?;
-    let id: i64 = sqlx::query_scalar(
-        "INSERT INTO item (seller_id, price, name, quantity) VALUES ($1, $2, $3, $4) \
-         RETURNING item_id",
-    )
-    .bind(seller.get())
-    .bind(price)
-    .bind(name)
-    .bind(quantity.get())
-    .fetch_one(&mut *lease)
-    .await
-    .context("adding an item")?;
+) -> Result<ItemId, NotAdded> {
+    let mut lease = Lease::take(pool).await.map_err(|error| NotAdded::Unasked(error.into()))?;
+    let insert = async {
+        let id: i64 = sqlx::query_scalar(
+            "INSERT INTO item (seller_id, price, name, quantity) VALUES ($1, $2, $3, $4) \
+             RETURNING item_id",
+        )
+        .bind(seller.get())
+        .bind(price)
+        .bind(name)
+        .bind(quantity.get())
+        .fetch_one(&mut *lease)
+        .await
+        .context("adding an item")?;
+        Ok(id.try_into()?)
+    };
+    let item = insert.await.map_err(NotAdded::Undecided)?;
     lease.keep();
-    Ok(id.try_into()?)
+    Ok(item)
 }
 
 #[derive(FromRow)]
@@ -260,5 +273,18 @@ fn encode(reservation: Reservation) -> (i16, Option<i16>) {
         Reservation::Released => (2, None),
         Reservation::Refused(reason) => (3, Some(reason.code())),
         Reservation::Cancelled => (4, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn without_a_database_an_item_is_certainly_not_added() {
+        let nowhere = ordersaga_runtime::postgres::pool("postgres://127.0.0.1:1/none", "test", 1);
+        let (seller, quantity) = (SellerId::try_from(1).unwrap(), Quantity::try_from(1).unwrap());
+        let added = insert_item(&nowhere.unwrap(), seller, 1, "apple", quantity).await;
+        assert!(matches!(added, Err(NotAdded::Unasked(_))), "{added:?}");
     }
 }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use sqlx::PgPool;
 
 use crate::cache::{Cache, Lookup};
-use crate::db;
+use crate::db::{self, NotAdded};
 use crate::view::ItemView;
 
 /// An item with its version, if there is one.
@@ -27,7 +27,9 @@ const LOAD_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Items {
     pool: PgPool,
     cache: Arc<Cache>,
-    loading: Arc<Mutex<HashMap<ItemId, Load>>>,
+    /// By item and the cache's epoch: a load of an earlier epoch may have begun before a change that
+    /// its epoch's end stands for.
+    loading: Arc<Mutex<HashMap<(ItemId, String), Load>>>,
 }
 
 impl Items {
@@ -40,8 +42,9 @@ impl Items {
         let (epoch, version) = match self.cache.get(item).await {
             Lookup::Found(view) => return Ok(Some(*view)),
             Lookup::KnownAbsent => return Ok(None),
-            Lookup::Miss { epoch, version } => (Some(epoch), version),
-            Lookup::Bypass => (None, 0),
+            Lookup::Miss { epoch, version } => (epoch, version),
+            // Nobody knows of a load under way whether it began before the item's last change.
+            Lookup::Bypass => return Ok(read(&self.pool, item).await?.map(|(view, _)| view)),
         };
         let joined = self.load(item, epoch).await.map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let loaded = match joined {
@@ -59,23 +62,25 @@ impl Items {
         price: i64,
         name: &str,
         quantity: Quantity,
-    ) -> anyhow::Result<ItemId> {
+    ) -> Result<ItemId, NotAdded> {
         let item = db::insert_item(&self.pool, seller, price, name, quantity).await?;
         // Somebody may have asked for the id before it existed.
         self.cache.forget_absence(item).await;
         Ok(item)
     }
 
-    fn load(&self, item: ItemId, epoch: Option<String>) -> Load {
+    fn load(&self, item: ItemId, epoch: String) -> Load {
         let mut loading = self.loading.lock();
+        let key = (item, epoch.clone());
+        let done = key.clone();
         let start = || {
             let (pool, cache) = (self.pool.clone(), self.cache.clone());
             let loading = self.loading.clone();
             let load = async move {
                 let found = AssertUnwindSafe(read(&pool, item)).catch_unwind().await;
-                loading.lock().remove(&item);
+                loading.lock().remove(&done);
                 let found = found.unwrap_or_else(|_| Err(anyhow::anyhow!("loading panicked")));
-                if let (Ok(found), Some(epoch)) = (&found, epoch) {
+                if let Ok(found) = &found {
                     cache.put(item, found.as_ref(), &epoch).await;
                 }
                 found.map_err(Arc::new)
@@ -86,7 +91,7 @@ impl Items {
                 .boxed()
                 .shared()
         };
-        loading.entry(item).or_insert_with(start).clone()
+        loading.entry(key).or_insert_with(start).clone()
     }
 }
 

@@ -12,7 +12,8 @@ use crate::history::History;
 use crate::onlooker::{CONSUMERS, Onlooker, consumed};
 use crate::records::Place;
 use crate::said::{
-    PLACED, RELEASED, RESERVED, RESET_BY_STORE, RESETS, Said, Told, fact_name, reason_name,
+    PLACED, RELEASED, RESERVED, RESET_BY_CLIENT, RESET_BY_STORE, RESETS, Said, Told, fact_name,
+    reason_name,
 };
 use crate::snapshot::{ItemRow, Snapshot};
 
@@ -77,8 +78,10 @@ impl Evidence {
     /// Compares everything with everything.
     pub async fn violations(&self, onlooker: &Onlooker) -> Result<Vec<Violation>> {
         let mut found = Findings::default();
+        self.check_cache(onlooker, &mut found).await?;
         self.check_tellings(&mut found);
         self.check_orders(&mut found);
+        self.check_resets(&mut found);
         self.check_wishes(&mut found);
         self.check_keys(&mut found);
         self.check_stock(&mut found);
@@ -86,7 +89,6 @@ impl Evidence {
         self.check_accounting(&mut found);
         self.check_placement(onlooker, &mut found).await?;
         self.check_bounds(onlooker, &mut found).await?;
-        self.check_cache(onlooker, &mut found).await?;
         Ok(found.0)
     }
 
@@ -134,8 +136,49 @@ impl Evidence {
         }
     }
 
+    /// I1: an order ends in the way it should. Nobody's orders are cancelled but by themselves, at
+    /// their deadline, or for a reason of the store's that is true.
+    fn check_resets(&self, found: &mut Findings) {
+        if self.history.wishes.is_empty() {
+            return;
+        }
+        let mut wanted: BTreeMap<i64, i64> = BTreeMap::new();
+        for row in self.snapshot.orders.values() {
+            *wanted.entry(row.item_id).or_default() += i64::from(row.quantity);
+        }
+        for ((order, fact), said) in &self.facts {
+            let item = self.snapshot.items.get(&said.item_id);
+            let right = match *fact {
+                RESET_BY_CLIENT => {
+                    let wish = self.history.wishes.get(&said.client_id);
+                    wish.is_none_or(|wish| wish.cancels > 0)
+                }
+                RESET_BY_STORE => match said.reason.and_then(reason_name) {
+                    // As much was wanted, though perhaps not all of it held at once.
+                    Some("OUT_OF_STOCK") => item.is_some_and(|item| {
+                        wanted.get(&said.item_id).copied().unwrap_or(i64::MAX) > item.quantity
+                    }),
+                    Some("ITEM_NOT_FOUND") => item.is_none(),
+                    Some("SELLER_MISMATCH") => {
+                        item.is_some_and(|item| item.seller_id != said.seller_id)
+                    }
+                    _ => false,
+                },
+                fact if RESETS.contains(&fact) => {
+                    let placed = self.facts.get(&(*order, PLACED));
+                    let age = placed.map(|placed| said.at - placed.at);
+                    let limit = self.history.deadline.unwrap_or_default();
+                    age.is_none_or(|age| age.to_std().is_ok_and(|age| age >= limit))
+                }
+                _ => true,
+            };
+            found.expect(right, "I1", *order, || format!("ended for no reason: {said:?}"));
+        }
+    }
+
     /// I5: what was wanted once, under a key, is there once, known to the client or not; without a
-    /// key at most as often as it was sent. And nothing is there that nobody wanted.
+    /// key as often as it was acknowledged, and at most as often as it was sent. It is what was
+    /// wanted, and nothing is there that nobody wanted.
     fn check_wishes(&self, found: &mut Findings) {
         if self.history.wishes.is_empty() {
             return;
@@ -151,6 +194,12 @@ impl Evidence {
             found.expect(orders.len() <= most, "I5", order, || format!("{wish:?} made {orders:?}"));
             let kept = wish.orders.is_subset(&orders);
             found.expect(kept, "I1", order, || format!("{wish:?} made only {orders:?}"));
+            let apart = wish.key.is_some() || wish.acknowledged == wish.orders.len();
+            found.expect(apart, "I5", order, || format!("two answers, one order: {wish:?}"));
+            for row in orders.iter().map(|order| &self.snapshot.orders[order]) {
+                let is = (row.item_id, row.seller_id, i64::from(row.quantity));
+                found.expect(is == wish.wanted, "I1", order, || format!("{wish:?} made {row:?}"));
+            }
         }
         for said in self.facts.values() {
             let there = self.snapshot.orders.contains_key(&said.order_id);
@@ -189,6 +238,11 @@ impl Evidence {
             found.expect(enough, "I2", None, || format!("oversold: {item:?}, {held} held"));
         }
         found.expect(held.is_empty(), "I2", None, || format!("held of no item: {held:?}"));
+        for (item, units) in &self.history.items {
+            let there = self.snapshot.items.get(item).map(|item| item.quantity);
+            let lost = || format!("item {item} was added with {units} units, and has {there:?}");
+            found.expect(there == Some(*units), "I2", None, lost);
+        }
         for (order, status) in &self.snapshot.statuses {
             let Some(row) = self.snapshot.reservations.get(order) else {
                 found.expect(false, "I1", *order, || "the store never decided".to_owned());

@@ -63,9 +63,9 @@ impl Record {
         (self.topic.clone(), self.partition, self.offset)
     }
 
-    /// A header's text.
+    /// A header's text; the last of this name, since what is added to a record comes last.
     pub fn header(&self, name: &str) -> Option<String> {
-        let header = self.headers.iter().find(|header| header.0 == name)?;
+        let header = self.headers.iter().rfind(|header| header.0 == name)?;
         String::from_utf8(header.1.clone()).ok()
     }
 }

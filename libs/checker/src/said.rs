@@ -34,6 +34,7 @@ pub(crate) const PLACED: i16 = 1;
 pub(crate) const RESERVED: i16 = 2;
 pub(crate) const RELEASED: i16 = 3;
 pub(crate) const RESETS: [i16; 3] = [4, 5, 6];
+pub(crate) const RESET_BY_CLIENT: i16 = 4;
 pub(crate) const RESET_BY_STORE: i16 = 5;
 const FACTS: [&str; 6] = [
     "placed",
@@ -114,8 +115,8 @@ impl Told {
     /// Reads all topics from their beginning.
     pub async fn read(log: &Log) -> Result<Self> {
         let letters = log.fold(&["dead-letter"], Vec::new(), |letters, record| {
-            // A note that a letter was dealt with is no letter.
-            if record.header("dead-letter-resolution").is_none() {
+            // A note that a letter was dealt with names no consumer, and is no letter.
+            if record.header("dead-letter-consumer").is_some() {
                 letters.push(origin(&record));
             }
         });

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use ordersaga_devstack::{Cluster, Service};
@@ -63,6 +63,8 @@ pub struct OrderRow {
 pub struct ItemRow {
     /// The item.
     pub item_id: i64,
+    /// Whose it is.
+    pub seller_id: i64,
     /// Units there are.
     pub quantity: i64,
     /// Units held.
@@ -93,12 +95,19 @@ pub struct ReservationRow {
 /// What monitoring shows of an order, by its published specification.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Status {
+    /// `UNDER_RESERVATION`, `SHIPPING` or `CANCELLED`.
     pub step: String,
+    /// Whether stock is held for it.
     pub is_reserved: bool,
+    /// Whether it is over.
     pub is_cancelled: bool,
+    /// Why it is over.
     pub reason: Option<String>,
+    /// When the last was said of it.
     pub update_date: DateTime<Utc>,
+    /// The node it lies on.
     pub shard: String,
+    /// What was said of it: here only how much.
     pub facts: Vec<IgnoredAny>,
 }
 
@@ -149,11 +158,13 @@ impl Onlooker {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let request = self.http.get(&url).query(&[("order_id", order)]);
-            let answer = request.send().await?;
-            if answer.status().is_success() {
-                return answer.json().await.with_context(|| format!("the status of order {order}"));
+            let answer = request.send().await.and_then(reqwest::Response::error_for_status);
+            match answer {
+                Ok(answer) => return Ok(answer.json().await?),
+                Err(error) => {
+                    ensure!(Instant::now() < deadline, "status of order {order}: {error}");
+                }
             }
-            ensure!(Instant::now() < deadline, "status of order {order}: {}", answer.status());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

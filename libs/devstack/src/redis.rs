@@ -23,7 +23,7 @@ pub(crate) fn launch(folder: &Path, port: u16, log: &Path) -> Result<Launch> {
         ("--save", ""),
         ("--appendonly", "no"),
         ("--maxmemory", "64mb"),
-        ("--maxmemory-policy", "allkeys-lru"),
+        ("--maxmemory-policy", "volatile-lru"),
         ("--daemonize", "no"),
     ];
     let arguments: Vec<OsString> =

@@ -10,6 +10,7 @@
 
 mod assignment;
 mod lane;
+mod poison;
 mod poll;
 
 use std::collections::HashMap;

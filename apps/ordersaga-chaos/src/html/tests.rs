@@ -47,7 +47,9 @@ fn sample(count: u32, violations: Vec<Broken>) -> Report {
             ordersaga: "0.1.0",
             build: "debug",
         },
+        not_injected: Vec::new(),
         orders: Orders {
+            probes: 0,
             wanted: 20_000,
             requests: 21_711,
             acknowledged: 19_874,

@@ -143,7 +143,7 @@ impl Bed {
         let deadline = Instant::now() + WITHIN;
         loop {
             match self.send(request()?).await {
-                Ok(answer) if !matches!(answer.status, 409 | 500..) => return Ok(answer),
+                Ok(answer) if !matches!(answer.status, 429 | 500..) => return Ok(answer),
                 other if Instant::now() >= deadline => bail!("no answer: {other:?}"),
                 _ => tokio::time::sleep(LOOK).await,
             }

@@ -234,6 +234,50 @@ fn an_idempotency_key_stands_for_one_cancellation() -> Result<()> {
 }
 
 #[test]
+fn a_cancellation_that_meets_its_order_on_the_way_has_its_key_or_no_effect() -> Result<()> {
+    saga(async |bed| {
+        let base = bed.url(Service::CreateOrder);
+        let (bed, order) = (&*bed, order_for(1));
+        let in_hand = async |requests: i64| {
+            until("the requests are in hand", async || {
+                // The request for the metrics is one more.
+                let active = bed.metric(Service::CreateOrder, "http_server_active_requests");
+                Ok(active.await? == requests + 1)
+            })
+            .await
+        };
+        // The first order waits for the table, and what comes meanwhile goes into one batch.
+        let mut lock = bed.sql(Cluster::CreateOrder).begin().await?;
+        sqlx::query("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await?;
+        let second = async {
+            in_hand(1).await?;
+            let next = async {
+                in_hand(2).await?;
+                cancel_with_key(bed, &base, "a", 2).await
+            };
+            let release = async {
+                in_hand(3).await?;
+                anyhow::Ok(lock.rollback().await?)
+            };
+            let (placed, cancelled, released) = tokio::join!(bed.place(&order), next, release);
+            released?;
+            anyhow::Ok((placed?, cancelled?))
+        };
+        let (first, second) = tokio::join!(bed.place(&order), second);
+        let (second, cancelled) = second?;
+        ensure!((first?, second) == (1, 2), "they have other ids");
+        let reuse = create_with_key(bed, "a", 2).await?;
+        if cancelled.status == 404 {
+            reuse.expect(201)?;
+        } else {
+            cancelled.expect(202)?;
+            reuse.is_problem(422, "idempotency-key-reused", Some("Idempotency-Key"))?;
+        }
+        invariants::hold(bed).await
+    })
+}
+
+#[test]
 fn of_concurrent_requests_with_one_key_one_kind_is_done_by_all_instances() -> Result<()> {
     saga(async |bed| {
         let second = bed.instance(Service::CreateOrder, free_port()?, "second");
@@ -277,6 +321,38 @@ fn of_concurrent_requests_with_one_key_one_kind_is_done_by_all_instances() -> Re
         ensure!(bed.number(Cluster::CreateOrder, keys).await? == 5);
         second.terminate().await?;
         invariants::hold(bed).await
+    })
+}
+
+#[test]
+fn an_item_that_may_have_been_added_is_not_said_to_be_not() -> Result<()> {
+    saga(async |bed| {
+        let database = bed.sql(Cluster::Store);
+        let mut lock = database.begin().await?;
+        sqlx::query("LOCK TABLE item IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await?;
+        let item = json!({"seller_id": 1, "price": 1, "name": "apple"});
+        let add = bed.post(Service::Store, ADD, Some(&item));
+        let end = async {
+            until("the connection that waits is ended", async || {
+                bed.number(
+                    Cluster::Store,
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                     WHERE datname = current_database() AND wait_event_type = 'Lock' \
+                       AND query LIKE 'INSERT INTO item %'",
+                )
+                .await
+                .map(|ended| ended > 0)
+            })
+            .await?;
+            anyhow::Ok(lock.rollback().await?)
+        };
+        let (answer, ended) = tokio::join!(add, end);
+        ended?;
+        let answer = answer?;
+        answer.is_problem(504, "timeout", None)?;
+        let detail = answer.json()?["detail"].to_string();
+        ensure!(detail.contains("may or may not have had its effect"), "{detail}");
+        Ok(())
     })
 }
 

@@ -12,6 +12,7 @@ use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tokio::sync::Notify;
 
+use super::poison::Poison;
 use super::{BATCH, BATCH_SIZE, Handler, Place, RECORDS, Record, Shared};
 use crate::backoff::Backoff;
 use crate::crash;
@@ -84,19 +85,8 @@ impl Item {
     /// 1 for an event; more for a large record that is none, since it is kept as it was: a flood of
     /// those must not fill the memory.
     pub(super) fn weight(&self) -> usize {
-        let poison = self.content.as_ref().err();
-        let payload = poison.and_then(|poison| poison.payload.as_ref());
-        1 + payload.map_or(0, |payload| payload.len() / EVENT_BYTES)
+        1 + self.content.as_ref().err().map_or(0, |poison| poison.bytes / EVENT_BYTES)
     }
-}
-
-/// A record that is no event, as it was.
-pub(super) struct Poison {
-    pub(super) key: Option<Vec<u8>>,
-    pub(super) payload: Option<Vec<u8>>,
-    pub(super) header_names: Vec<String>,
-    pub(super) header_values: Vec<Option<Vec<u8>>>,
-    pub(super) error: String,
 }
 
 /// A batch with the offsets it moves.
@@ -283,22 +273,16 @@ async fn bury(
 mod tests {
     use super::*;
 
-    fn poison(offset: i64, bytes: usize) -> Item {
-        let poison = Poison {
-            key: None,
-            payload: Some(vec![0; bytes]),
-            header_names: Vec::new(),
-            header_values: Vec::new(),
-            error: String::new(),
-        };
+    fn poison(offset: i64, poison: Poison) -> Item {
         let place = (Topic::Incoming, 0);
         Item { place, from: offset, offset, content: Err(Box::new(poison)) }
     }
 
     #[test]
     fn large_records_count_for_many() {
+        let large = |offset| poison(offset, Poison::new(None, Some(&[0; 900_000]), vec![], ""));
         let mut queue = Queue::default();
-        queue.extend((0..10).map(|offset| poison(offset, 900_000)).collect());
+        queue.extend((0..10).map(large).collect());
         assert!(queue.weight() > 8_000);
         let offsets = |items: Vec<Item>| items.iter().map(|i| i.offset).collect::<Vec<_>>();
         assert_eq!(offsets(queue.take(1)), [0]);
@@ -306,5 +290,19 @@ mod tests {
         assert_eq!(offsets(queue.take(usize::MAX)), (3..10).collect::<Vec<_>>());
         assert_eq!(queue.weight(), 0);
         assert!(queue.take(1).is_empty());
+    }
+
+    #[test]
+    fn a_record_counts_for_many_whatever_is_large_of_it() {
+        let (large, name) = (vec![0; 800_000], "n".repeat(800_000));
+        for large in [
+            Poison::new(Some(&large), None, vec![], ""),
+            Poison::new(None, Some(&large), vec![], ""),
+            Poison::new(None, None, vec![(name, None)], ""),
+            Poison::new(None, None, vec![("a".to_owned(), Some(large.clone()))], ""),
+            Poison::new(None, None, vec![(String::new(), None); 13_000], ""),
+        ] {
+            assert!(poison(0, large).weight() > 700);
+        }
     }
 }

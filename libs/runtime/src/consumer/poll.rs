@@ -13,9 +13,10 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::assignment::Callbacks;
-use super::lane::{Item, Poison};
+use super::lane::Item;
+use super::poison::Poison;
 use super::{Handler, PAUSE_ABOVE, Place, RESUME_BELOW, Record, Shared};
-use crate::{dead_letters, kafka};
+use crate::kafka;
 
 /// How long a poll waits: it bounds how late a pause, a resume or a stop is noticed.
 const POLL: Duration = Duration::from_millis(50);
@@ -25,9 +26,6 @@ const ROUND: usize = 5_000;
 const LEAVE: Duration = Duration::from_secs(2);
 /// How often the group's offsets follow the database's.
 const GROUP_COMMIT: Duration = Duration::from_secs(1);
-
-/// Characters of the reason given with a dead letter.
-const LONGEST_ERROR: usize = 500;
 
 type Client<H> = BaseConsumer<Callbacks<H>>;
 
@@ -135,7 +133,11 @@ impl<H: Handler> Shared<H> {
         let payload = message.payload().unwrap_or_default();
         let content = match Event::decode(topic, partition, key, payload) {
             Ok(event) => Ok(Record { event, traceparent: traceparent(message) }),
-            Err(error) => Err(Box::new(Poison::new(message, &error.to_string()))),
+            Err(error) => {
+                let (key, payload) = (message.key(), message.payload());
+                let (headers, error) = (kafka::headers(message), error.to_string());
+                Err(Box::new(Poison::new(key, payload, headers, &error)))
+            }
         };
         let (place, offset) = ((topic, partition), message.offset());
         let from = std::mem::replace(self.fetched.lock().get_mut(&place)?, offset + 1);
@@ -215,25 +217,4 @@ fn traceparent(message: &BorrowedMessage<'_>) -> Option<String> {
         std::str::from_utf8(header.value?).ok()
     });
     header?.filter(|context| cloud_event::is_traceparent(context)).map(str::to_owned)
-}
-
-impl Poison {
-    /// The record as it was, as far as it fits into a record of its own with what is added to it.
-    fn new(message: &BorrowedMessage<'_>, error: &str) -> Self {
-        let mut room = dead_letters::LARGEST;
-        let mut keep = |bytes: &[u8]| {
-            let kept = bytes.len().min(room);
-            room -= kept;
-            bytes[..kept].to_vec()
-        };
-        let key = message.key().map(&mut keep);
-        let payload = message.payload().map(&mut keep);
-        let (header_names, header_values) = kafka::headers(message)
-            .into_iter()
-            .map(|(name, value)| (name, value.as_deref().map(&mut keep)))
-            .unzip();
-        // Postgres keeps no NUL in a text, and the parser may quote one.
-        let error = error.replace('\0', "\\0").chars().take(LONGEST_ERROR).collect();
-        Self { key, payload, header_names, header_values, error }
-    }
 }

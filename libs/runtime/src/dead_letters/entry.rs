@@ -95,7 +95,7 @@ impl Letter {
 
     /// Whether the record may have been longer than what is left of it.
     pub fn may_be_cut(&self) -> bool {
-        self.bytes() >= LARGEST
+        self.bytes() >= LARGEST || self.headers.iter().any(|(name, _)| name == header::CUT)
     }
 
     /// Its own headers as it is put back once more.
@@ -317,6 +317,22 @@ mod tests {
         headers.push(text(header::RESOLUTION, "burnt".to_owned()));
         let error = Entry::read(None, None, headers).unwrap_err().to_string();
         assert!(error.contains(header::RESOLUTION), "{error}");
+    }
+
+    #[test]
+    fn a_letter_that_lacks_something_is_known_by_its_length_or_says_so() {
+        let letter = |bytes, headers| Letter {
+            origin: "incoming/3/7".parse().unwrap(),
+            consumer: String::new(),
+            error: String::new(),
+            time: DateTime::UNIX_EPOCH,
+            key: None,
+            payload: Some(vec![0; bytes]),
+            headers,
+        };
+        assert!(!letter(LARGEST - 1, vec![]).may_be_cut());
+        assert!(letter(LARGEST, vec![]).may_be_cut());
+        assert!(letter(9, vec![(header::CUT.to_owned(), None)]).may_be_cut());
     }
 
     #[test]

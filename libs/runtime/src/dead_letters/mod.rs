@@ -26,6 +26,8 @@ pub mod header {
     pub const CONSUMER: &str = "dead-letter-consumer";
     /// When it was refused, or resolved.
     pub const TIME: &str = "dead-letter-time";
+    /// Of a letter: it has not all headers of the record, which were too long.
+    pub const CUT: &str = "dead-letter-cut";
     /// Makes the record a resolution: `replayed` or `discarded`.
     pub const RESOLUTION: &str = "dead-letter-resolution";
     /// Of a resolution: the offset at which the letter was put back.
@@ -37,5 +39,6 @@ pub mod header {
     pub const FIRST_OFFSET: &str = "dead-letter-first-offset";
 }
 
-/// Bytes of a record that go to `dead-letter`; what is longer is cut, so that the broker takes it.
+/// Bytes of a record that go to `dead-letter`, headers and all; what is longer is cut, so that the
+/// producer and the broker, which take a million, take it with what is added.
 pub(crate) const LARGEST: usize = 900_000;

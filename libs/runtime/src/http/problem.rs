@@ -116,6 +116,14 @@ impl Failure {
         Self { cause: Some(cause.into()), ..Self::new(ProblemType::Unavailable, detail) }
     }
 
+    /// 504: a dependency was asked to do it and did not say that it has. The client does not see the
+    /// cause.
+    pub fn undecided(cause: impl Into<anyhow::Error>) -> Self {
+        let detail = "something the service needs did not answer; the request may or may not have \
+                      had its effect";
+        Self { cause: Some(cause.into()), ..Self::new(ProblemType::Timeout, detail) }
+    }
+
     /// 500: a defect. The client does not see the cause.
     pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
         let detail = "the request failed for a reason that is not the client's";

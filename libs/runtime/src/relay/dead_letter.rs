@@ -121,3 +121,45 @@ impl Letters {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::KafkaConfig;
+    use crate::health::Health;
+    use crate::postgres;
+
+    #[tokio::test]
+    async fn the_producer_takes_the_largest_letter() {
+        // Nobody is there: the producer looks at a record's size before it looks for the broker.
+        let kafka = KafkaConfig {
+            brokers: "127.0.0.1:1".to_owned(),
+            topic_prefix: String::new(),
+            group: String::new(),
+            session_timeout: Duration::from_secs(6),
+        };
+        let broker = Health::default().required("kafka-producer");
+        let letters = Letters {
+            pool: postgres::pool("postgres://127.0.0.1:1/none", "test", 1).unwrap(),
+            publisher: Arc::new(Publisher::new(&kafka, broker).unwrap()),
+            topic: "dead-letter".to_owned(),
+            consumer: "c".repeat(1_000),
+        };
+        let letter = |bytes| Letter {
+            id: 1,
+            topic: Topic::Reservation.name().to_owned(),
+            partition: i32::MAX,
+            offset: i64::MAX,
+            key: None,
+            payload: Some(vec![0; bytes]),
+            header_names: vec![dead_letters::header::CUT.to_owned()],
+            header_values: vec![None],
+            error: "\u{10ffff}".repeat(500),
+            at: Utc::now(),
+        };
+        let largest = letter(dead_letters::LARGEST);
+        assert!(letters.publisher.publish(vec![letters.record(&largest)]).await.is_ok());
+        let too_large = letter(dead_letters::LARGEST + 100_000);
+        assert!(letters.publisher.publish(vec![letters.record(&too_large)]).await.is_err());
+    }
+}

@@ -1,0 +1,95 @@
+//! Faults: what may go wrong next, and what a crash takes away.
+
+use ordersaga_contract::Fact;
+
+use crate::outbox::Outbox;
+use crate::state::{ORDERS, Saga, Service, State};
+use crate::step::Step;
+
+/// Every way in which a service can die that makes a difference.
+pub(crate) fn crashes(state: &State, steps: &mut Vec<Step>) {
+    if state.budget.crashes > 0 {
+        for service in Service::ALL {
+            crashes_of(state, service, steps);
+        }
+    }
+}
+
+/// What it had in memory is lost, and of what it had published, any first part may be deleted.
+fn crashes_of(state: &State, service: Service, steps: &mut Vec<Step>) {
+    let most = |order: &Saga| order.outbox(service).map_or(0, Outbox::deletable);
+    let most: Vec<_> = state.orders.iter().map(most).collect();
+    let mut deleted = [0; ORDERS];
+    loop {
+        if loses_something(state, service, deleted) {
+            steps.push(Step::Crash(service, deleted));
+        }
+        // Counts on, each place up to what may be deleted there.
+        let Some(place) = (0..most.len()).find(|place| deleted[*place] < most[*place]) else {
+            return;
+        };
+        deleted[place] += 1;
+        deleted[..place].fill(0);
+    }
+}
+
+/// Every fact told that can be told again.
+pub(crate) fn duplicates(state: &State, steps: &mut Vec<Step>) {
+    if state.budget.duplicates > 0 {
+        for (place, order) in state.orders.iter().enumerate() {
+            let told = Fact::ALL.into_iter().filter(|fact| order.told().any(|f| f == *fact));
+            steps.extend(told.map(|fact| Step::TellAgain(place, fact)));
+        }
+    }
+}
+
+/// Instances that hold a position which is no longer the partition's.
+pub(crate) fn zombies(state: &State, steps: &mut Vec<Step>) {
+    if state.budget.zombies == 0 {
+        return;
+    }
+    for (place, order) in state.orders.iter().enumerate() {
+        for service in Service::ALL {
+            for topic in service.topics() {
+                let consumer = order.consumers(service)[*topic as usize];
+                let reached = consumer.position.max(consumer.offset);
+                let old = (0..reached).filter(|position| *position != consumer.offset);
+                steps.extend(old.map(|position| Step::Zombie(service, place, *topic, position)));
+            }
+        }
+    }
+}
+
+fn loses_something(state: &State, service: Service, deleted: [u8; ORDERS]) -> bool {
+    state.orders.iter().zip(deleted).any(|(order, deleted)| {
+        let repeats = order
+            .outbox(service)
+            .is_some_and(|outbox| outbox.repeated(deleted).next().is_some() || outbox.has_passed());
+        let moves = order.consumers(service).iter().any(|c| c.position != c.offset);
+        repeats || moves || (service == Service::Store && order.store.seen.is_some())
+    })
+}
+
+/// A service dies and starts again.
+pub(crate) fn crash(state: &mut State, service: Service, deleted: [u8; ORDERS]) {
+    state.budget.crashes -= 1;
+    for (order, deleted) in state.orders.iter_mut().zip(deleted) {
+        if let Some(outbox) = order.outbox_mut(service) {
+            outbox.restart(deleted);
+        }
+        for topic in service.topics() {
+            order.consumer_mut(service, *topic).restart();
+        }
+        if service == Service::Store {
+            order.store.seen = None;
+        }
+    }
+}
+
+/// Takes out of the outboxes what cannot be told from what is deleted.
+pub(crate) fn forget_published(state: &mut State) {
+    for order in &mut state.orders {
+        order.create_order.outbox.forget_published();
+        order.store.outbox.forget_published();
+    }
+}
