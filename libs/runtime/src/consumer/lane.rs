@@ -280,7 +280,8 @@ mod tests {
 
     #[test]
     fn large_records_count_for_many() {
-        let large = |offset| poison(offset, Poison::new(None, Some(&[0; 900_000]), vec![], ""));
+        let payload = vec![0; 900_000];
+        let large = |offset| poison(offset, Poison::new(None, Some(&payload), vec![], ""));
         let mut queue = Queue::default();
         queue.extend((0..10).map(large).collect());
         assert!(queue.weight() > 8_000);

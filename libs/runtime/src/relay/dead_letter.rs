@@ -155,7 +155,7 @@ mod tests {
             header_names: vec![dead_letters::header::CUT.to_owned()],
             header_values: vec![None],
             error: "\u{10ffff}".repeat(500),
-            at: Utc::now(),
+            at: crate::clock::now(),
         };
         let largest = letter(dead_letters::LARGEST);
         assert!(letters.publisher.publish(vec![letters.record(&largest)]).await.is_ok());
