@@ -162,6 +162,8 @@ impl<'a> Run<'a> {
 
     /// Injects all faults while clients have their wishes, an equal part of them in each round.
     async fn faults(&mut self, rounds: &[Round]) -> Result<()> {
+        let works = self.recovery().await.is_some();
+        ensure!(works, "orders do not flow even before the first fault");
         let browsers = self.clients.browse();
         let mut orders = i64::from(self.arguments.orders);
         let parts = i64::try_from(rounds.len())? + 1;
