@@ -241,7 +241,7 @@ fn faults(report: &Report) -> Markup {
     html! {
         section {
             h2 { "Faults and recovery" }
-            p class="hint" { "Recovery is the time from when whatever was wrong was put right until orders of every partition went through, from create to their end. Median and longest are those of faults that happened alone." }
+            p class="hint" { "Recovery is the time from when whatever was wrong was put right until orders of every partition went through, from create to SHIPPING. Median and longest are those of faults that happened alone." }
             div class="scroll" {
                 table {
                     thead { tr {
@@ -254,6 +254,7 @@ fn faults(report: &Report) -> Markup {
             }
             (by_target(&report.recovery))
             (each(&report.faults))
+            @for error in &report.not_injected { p class="hint" { "Not injected: " (error) } }
         }
     }
 }
@@ -352,6 +353,7 @@ fn outcomes(orders: &Orders, restarts: &BTreeMap<String, u32>) -> Markup {
             div class="two" {
                 table { tbody {
                     (row("Orders wanted", orders.wanted))
+                    (row("Probes", orders.probes))
                     (row("Requests sent for them, repetitions included", orders.requests))
                     (row("Orders acknowledged", orders.acknowledged))
                     (row("Orders made", orders.made))

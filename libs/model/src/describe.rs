@@ -43,6 +43,10 @@ pub(crate) fn action(step: Step) -> String {
         Step::Zombie(service, place, topic, position) => {
             format!("zombie of {}: {topic} of {} at {position}", service.name(), name(place))
         }
+        Step::PutAside(service, place, topic) => {
+            format!("{} puts aside {topic} of {}", service.name(), name(place))
+        }
+        Step::BringBack(place, fact) => format!("{} of {} comes back", event(fact), name(place)),
         Step::PublishAndDie(transaction) => {
             format!("publishes and dies: {}", short(transaction, &name(transaction.place())))
         }
@@ -120,6 +124,16 @@ impl Telling<'_> {
                     "a zombie of {name} applies {read} of {} once more: {outcome}",
                     order(place)
                 )
+            }
+            Step::PutAside(service, place, topic) => {
+                let position =
+                    self.before.orders[place].consumers(service)[topic as usize].position;
+                let read = self.fact(place, topic, position);
+                format!("{} puts aside {read} of {}", service.name(), order(place))
+            }
+            Step::BringBack(place, fact) => {
+                let topic = fact.topic();
+                format!("{} of {} comes back at the end of {topic}", event(fact), order(place))
             }
             Step::PublishAndDie(transaction) => self.published_and_died(transaction),
             Step::MoveAndDie(service, place, topic) => {

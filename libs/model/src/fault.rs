@@ -4,7 +4,7 @@ use ordersaga_contract::Fact;
 
 use crate::outbox::Outbox;
 use crate::state::{ORDERS, Saga, Service, State};
-use crate::step::Step;
+use crate::step::{Place, Step};
 
 /// Every way in which a service can die that makes a difference.
 pub(crate) fn crashes(state: &State, steps: &mut Vec<Step>) {
@@ -58,6 +58,11 @@ pub(crate) fn zombies(state: &State, steps: &mut Vec<Step>) {
             }
         }
     }
+}
+
+/// Everything of an order that was put aside and can come back.
+pub(crate) fn bring_back(state: &State, place: Place, steps: &mut Vec<Step>) {
+    steps.extend(state.orders[place].aside.iter().map(|fact| Step::BringBack(place, fact)));
 }
 
 fn loses_something(state: &State, service: Service, deleted: [u8; ORDERS]) -> bool {

@@ -38,6 +38,9 @@ struct Arguments {
     /// Attempts by consumers that lost their partition, in one run
     #[arg(long, value_parser = clap::value_parser!(u8).range(..=i64::from(Budget::MAX)))]
     zombies: Option<u8>,
+    /// Records put aside by their readers that come back at the end of their topic, in one run
+    #[arg(long, value_parser = clap::value_parser!(u8).range(..=i64::from(Budget::MAX)))]
+    late: Option<u8>,
     /// Look no further than so many steps; one thread then does it all
     #[arg(long)]
     depth: Option<usize>,
@@ -130,6 +133,7 @@ impl Arguments {
                 crashes: self.crashes.unwrap_or(standard.crashes),
                 duplicates: self.duplicates.unwrap_or(standard.duplicates),
                 zombies: self.zombies.unwrap_or(standard.zombies),
+                late: self.late.unwrap_or(standard.late),
             };
             let without = self.without.iter().copied().collect();
             let mut system = System::without(scenario, budget, without);

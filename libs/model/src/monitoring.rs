@@ -49,20 +49,45 @@ impl Monitoring {
 }
 
 impl Facts {
-    fn insert(&mut self, fact: Fact) {
+    /// Adds a fact; whether it is new.
+    pub fn insert(&mut self, fact: Fact) -> bool {
+        let is_new = !self.contains(fact);
         self.0 |= 1 << fact.code();
+        is_new
+    }
+
+    /// Takes a fact out.
+    pub fn remove(&mut self, fact: Fact) {
+        self.0 &= !(1 << fact.code());
+    }
+
+    /// Whether `fact` is among them.
+    pub fn contains(self, fact: Fact) -> bool {
+        self.0 & (1 << fact.code()) != 0
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// All of them.
+    pub fn iter(self) -> impl Iterator<Item = Fact> {
+        Fact::ALL.into_iter().filter(move |fact| self.contains(*fact))
     }
 
     /// The status these facts make.
     pub fn status(self) -> Option<Status> {
-        fold(Fact::ALL.into_iter().filter(|fact| self.0 & (1 << fact.code()) != 0).map(heard))
+        fold(self.iter().map(heard))
     }
 }
 
 impl FromIterator<Fact> for Facts {
     fn from_iter<I: IntoIterator<Item = Fact>>(facts: I) -> Self {
         let mut all = Self::default();
-        facts.into_iter().for_each(|fact| all.insert(fact));
+        for fact in facts {
+            all.insert(fact);
+        }
         all
     }
 }

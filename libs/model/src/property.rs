@@ -114,6 +114,25 @@ pub(crate) fn all(system: &System) -> Vec<Property<System>> {
             state.was_fenced
         }));
     }
+    if system.budget.late > 0 {
+        properties.extend([
+            // One topic has both, the reservation first.
+            Property::sometimes("monitoring hears of a release first", |_, state: &State| {
+                any(state, |o| {
+                    let heard = o.monitoring.facts;
+                    heard.contains(Fact::Released) && !heard.contains(Fact::Reserved)
+                })
+            }),
+            Property::sometimes(
+                "a reset comes while its placement is aside",
+                |_, state: &State| {
+                    any(state, |o| {
+                        o.aside.contains(Fact::Placed) && o.store.row == store::Row::Tombstone
+                    })
+                },
+            ),
+        ]);
+    }
     properties
 }
 

@@ -7,13 +7,15 @@
 //!    order the service has a row for, will change nothing at any time after: rows only move on.
 //!    Reading it touches nothing that another step reads and hides none, and at rest it is read in
 //!    any case; so it need not be tried in every possible place. Nor need publishing again what all
-//!    who follow the topic would read so.
+//!    who follow the topic would read so; nor putting it aside, which only repeats it.
 //! 3. **A repeated record is forgotten** once both services have read it, for the same reason. That
-//!    nothing can depend on it is what I11 checks of every record at rest.
+//!    nothing can depend on it is what I11 checks of every record at rest. Monitoring must not have
+//!    read on before: the repeated one may be the one it put aside.
 //! 4. **Monitoring reads last, an order after the other.** Nobody reads what monitoring writes, and
 //!    it takes only from topics, which only grow: whatever the others do after it has read a record,
 //!    they could have done before. Its facts of one order are apart from those of another. What it
-//!    can get to read in which order within an order stays as it was.
+//!    can get to read in which order within an order stays as it was. What it puts aside comes back
+//!    to the others as a repetition, of what each has read.
 //! 5. **Zombies try at rest.** An offset once passed stays passed, so an attempt that the fence stops
 //!    it stops at any time after.
 //! 6. **An order that touches nothing shared goes first**, once no fault is left to be shared: what
@@ -23,7 +25,7 @@
 use ordersaga_contract::{Fact, Topic};
 
 use crate::create_order;
-use crate::fault::{crashes, duplicates, zombies};
+use crate::fault::{bring_back, crashes, duplicates, zombies};
 use crate::state::{Client, Saga, Service, State};
 use crate::step::{Place, Step, Transaction};
 use crate::store::{self, Store};
@@ -108,9 +110,11 @@ impl System {
 
     /// What monitoring reads next, of the first order it has not read to the end.
     fn monitoring_steps(&self, state: &State, steps: &mut Vec<Step>) {
-        let place = state.orders.iter().position(|order| order.is_busy(Service::Monitoring));
-        if let Some(place) = place {
+        let is_behind =
+            |order: &Saga| order.is_busy(Service::Monitoring) || !order.aside.is_empty();
+        if let Some(place) = state.orders.iter().position(is_behind) {
             self.service_steps(state, Service::Monitoring, place, steps);
+            bring_back(state, place, steps);
         }
     }
 }
@@ -141,6 +145,9 @@ fn forget_all_repeated(state: &mut State) {
 
 /// Takes out of a log what stands in it before and has been read by all but monitoring.
 fn forget_repeated(order: &mut Saga, topic: Topic) {
+    if order.monitoring.consumers[topic as usize].position > 0 {
+        return;
+    }
     let read = SELLING
         .into_iter()
         .filter(|service| service.topics().contains(&topic))
@@ -169,12 +176,14 @@ fn place_apart(state: &State) -> Option<Place> {
     let is_apart = |order: &Saga| {
         is_busy_selling(order) && !Store::TOPICS.iter().any(|t| touches_stock(order, *t))
     };
-    let may_fail = state.budget.crashes + state.budget.duplicates > 0;
+    let may_fail = state.budget.crashes + state.budget.duplicates + state.budget.late > 0;
     if may_fail { None } else { state.orders.iter().position(is_apart) }
 }
 
 fn is_busy_selling(order: &Saga) -> bool {
-    order.client == Client::Unanswered || SELLING.into_iter().any(|service| order.is_busy(service))
+    order.client == Client::Unanswered
+        || !order.aside.is_empty()
+        || SELLING.into_iter().any(|service| order.is_busy(service))
 }
 
 /// Whether the store's next record of a topic takes stock or gives it back.

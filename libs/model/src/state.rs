@@ -10,7 +10,7 @@ use ordersaga_contract::{Fact, Topic};
 
 use crate::consumer::Consumer;
 use crate::create_order::{self, CreateOrder};
-use crate::monitoring::Monitoring;
+use crate::monitoring::{Facts, Monitoring};
 use crate::outbox::Outbox;
 use crate::scenario::{Budget, Scenario, Without};
 use crate::sequence::Sequence;
@@ -61,6 +61,8 @@ pub struct Saga {
     pub monitoring: Monitoring,
     /// The order's partition of each topic, from offset 0.
     pub topics: [Sequence; 3],
+    /// What readers have put aside and is still to come back.
+    pub aside: Facts,
 }
 
 /// A state of the system.
@@ -177,7 +179,9 @@ impl Saga {
     /// Whether there is nothing left that must still happen to the order. Clients may still cancel
     /// and deadlines may still pass: every order is to be at its end without.
     pub fn is_at_rest(&self) -> bool {
-        self.client != Client::Unanswered && !Service::ALL.iter().any(|s| self.is_busy(*s))
+        self.client != Client::Unanswered
+            && self.aside.is_empty()
+            && !Service::ALL.iter().any(|s| self.is_busy(*s))
     }
 
     /// Whether create-order has committed it.

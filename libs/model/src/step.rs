@@ -41,6 +41,12 @@ pub enum Step {
     /// offset. It may have come to hold that position at any time before, so nothing needs to be
     /// remembered of it.
     Zombie(Service, Place, Topic, u8),
+    /// A service's consumer puts aside the next record of a topic as a letter: its offset moves past
+    /// it, and that is all.
+    PutAside(Service, Place, Topic),
+    /// A fact that was put aside is written to its topic again, for all its readers: the letter is
+    /// replayed.
+    BringBack(Place, Fact),
     /// Without [`Guard::Outbox`](crate::Guard::Outbox): a transaction's events are published, and
     /// the service dies before the commit.
     PublishAndDie(Transaction),

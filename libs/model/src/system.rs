@@ -6,7 +6,7 @@ use stateright::{Model, Property};
 
 use crate::consumer::Moved;
 use crate::describe;
-use crate::fault::{crash, crashes, duplicates, forget_published, zombies};
+use crate::fault::{bring_back, crash, crashes, duplicates, forget_published, zombies};
 use crate::property;
 use crate::reduction;
 use crate::scenario::{Budget, Guard, Scenario, Without};
@@ -63,6 +63,7 @@ impl System {
         for service in services {
             self.service_steps(state, *service, place, steps);
         }
+        bring_back(state, place, steps);
     }
 
     /// What clients and deadlines may do to an order.
@@ -104,6 +105,10 @@ impl System {
         }
         for topic in service.topics() {
             let Some(fact) = order.unread(service, *topic) else { continue };
+            // What one reader cannot read another may not be able to read, either.
+            if state.budget.late > 0 || order.aside.contains(fact) {
+                steps.push(Step::PutAside(service, place, *topic));
+            }
             let decides = service == Service::Store && fact == Fact::Placed;
             if decides && self.without.lacks(Guard::StockLock) && order.store.seen.is_none() {
                 steps.push(Step::SeeStock(place));
@@ -152,6 +157,13 @@ impl System {
             Step::Zombie(service, place, topic, position) => {
                 state.budget.zombies -= 1;
                 self.read(&mut state, service, place, topic, position);
+            }
+            Step::PutAside(service, place, topic) => {
+                self.put_aside(&mut state, service, place, topic);
+            }
+            Step::BringBack(place, fact) => {
+                state.orders[place].aside.remove(fact);
+                state.orders[place].tell(fact);
             }
             Step::PublishAndDie(transaction) => self.publish_and_die(&mut state, transaction),
             Step::MoveAndDie(service, place, topic) => {
@@ -202,19 +214,43 @@ impl System {
         topic: Topic,
         position: u8,
     ) -> bool {
-        let without = self.without;
+        let fact = self.pass(state, service, place, topic, position);
+        if let Some(fact) = fact {
+            state.orders[place].apply(&mut state.item, service, fact, self.without);
+        }
+        fact.is_some()
+    }
+
+    /// Moves the offset past the record at `position`: the record, unless the fence holds it.
+    fn pass(
+        &self,
+        state: &mut State,
+        service: Service,
+        place: Place,
+        topic: Topic,
+        position: u8,
+    ) -> Option<Fact> {
         let order = &mut state.orders[place];
-        let Some(fact) = order.log(topic).get(position) else { return false };
-        match order.consumer_mut(service, topic).move_offset(position, without.has(Guard::Fence)) {
+        let fact = order.log(topic).get(position)?;
+        let is_fenced = self.without.has(Guard::Fence);
+        match order.consumer_mut(service, topic).move_offset(position, is_fenced) {
             Moved::Forward => {}
             Moved::Unfenced => state.is_counted = false,
             Moved::Fenced => {
                 state.was_fenced = true;
-                return false;
+                return None;
             }
         }
-        order.apply(&mut state.item, service, fact, without);
-        true
+        Some(fact)
+    }
+
+    /// The record goes to the letters in the transaction that moves the offset.
+    fn put_aside(&self, state: &mut State, service: Service, place: Place, topic: Topic) {
+        let position = state.orders[place].consumers(service)[topic as usize].position;
+        let Some(fact) = self.pass(state, service, place, topic, position) else { return };
+        let order = &mut state.orders[place];
+        order.consumer_mut(service, topic).position = position + 1;
+        state.budget.late -= u8::from(order.aside.insert(fact));
     }
 
     /// Whether a record changes nothing but the offset.

@@ -71,6 +71,18 @@ fn two_orders_with_a_duplicate_come_to_the_same_rests() {
     compare(Scenario::TwoOrders, Budget::new(0, 1, 0));
 }
 
+#[test]
+fn one_order_with_late_records_comes_to_the_same_rests() {
+    compare(Scenario::OneOrder, Budget::new(0, 0, 1).and_late(2));
+    compare(Scenario::OneOrder, Budget::new(0, 1, 0).and_late(1));
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn two_orders_with_a_late_record_come_to_the_same_rests() {
+    compare(Scenario::TwoOrders, Budget::new(0, 0, 0).and_late(1));
+}
+
 // Two orders with a crash have tens of millions of states.
 #[test]
 fn one_order_with_two_crashes_comes_to_the_same_rests() {
