@@ -41,6 +41,12 @@ impl Consumer {
         moved
     }
 
+    /// Moves past the next record.
+    pub fn skip(&mut self) {
+        self.position += 1;
+        self.offset = self.position;
+    }
+
     /// The record at `place` is taken out of the log.
     pub fn step_back_from(&mut self, place: u8) {
         self.offset -= u8::from(self.offset > place);

@@ -1,6 +1,6 @@
 //! Faults: what may go wrong next, and what a crash takes away.
 
-use ordersaga_contract::Fact;
+use ordersaga_contract::{Fact, Topic};
 
 use crate::outbox::Outbox;
 use crate::state::{ORDERS, Saga, Service, State};
@@ -58,6 +58,15 @@ pub(crate) fn zombies(state: &State, steps: &mut Vec<Step>) {
             }
         }
     }
+}
+
+/// A consumer writes its next record into a letter, in the transaction that moves the offset.
+pub(crate) fn put_aside(state: &mut State, service: Service, place: Place, topic: Topic) {
+    let order = &mut state.orders[place];
+    let Some(fact) = order.unread(service, topic) else { return };
+    order.consumer_mut(service, topic).skip();
+    // A record's letters come back as one.
+    state.budget.late -= u8::from(order.aside.insert(fact));
 }
 
 /// Everything of an order that was put aside and can come back.

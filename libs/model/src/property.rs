@@ -115,25 +115,28 @@ pub(crate) fn all(system: &System) -> Vec<Property<System>> {
         }));
     }
     if system.budget.late > 0 {
-        properties.extend([
-            // One topic has both, the reservation first.
-            Property::sometimes("monitoring hears of a release first", |_, state: &State| {
-                any(state, |o| {
-                    let heard = o.monitoring.facts;
-                    heard.contains(Fact::Released) && !heard.contains(Fact::Reserved)
-                })
-            }),
-            Property::sometimes(
-                "a reset comes while its placement is aside",
-                |_, state: &State| {
-                    any(state, |o| {
-                        o.aside.contains(Fact::Placed) && o.store.row == store::Row::Tombstone
-                    })
-                },
-            ),
-        ]);
+        properties.extend(of_late_records());
     }
     properties
+}
+
+/// What must happen where records are put aside.
+fn of_late_records() -> [Property<System>; 3] {
+    [
+        // One topic has both, the reservation first.
+        Property::sometimes("monitoring hears of a release first", |_, state: &State| {
+            any(state, |o| {
+                let heard = o.monitoring.facts;
+                heard.contains(Fact::Released) && !heard.contains(Fact::Reserved)
+            })
+        }),
+        Property::sometimes("a reset comes while its placement is aside", |_, state: &State| {
+            any(state, |o| o.aside.contains(Fact::Placed) && o.store.row == store::Row::Tombstone)
+        }),
+        Property::sometimes("what was put aside is read at last", |s: &System, state: &State| {
+            state.is_at_rest() && state.budget.late < s.budget.late
+        }),
+    ]
 }
 
 fn each(state: &State, holds: impl Fn(&Saga) -> bool) -> bool {

@@ -6,7 +6,7 @@ use stateright::{Model, Property};
 
 use crate::consumer::Moved;
 use crate::describe;
-use crate::fault::{bring_back, crash, crashes, duplicates, forget_published, zombies};
+use crate::fault::{bring_back, crash, crashes, duplicates, forget_published, put_aside, zombies};
 use crate::property;
 use crate::reduction;
 use crate::scenario::{Budget, Guard, Scenario, Without};
@@ -158,9 +158,7 @@ impl System {
                 state.budget.zombies -= 1;
                 self.read(&mut state, service, place, topic, position);
             }
-            Step::PutAside(service, place, topic) => {
-                self.put_aside(&mut state, service, place, topic);
-            }
+            Step::PutAside(service, place, topic) => put_aside(&mut state, service, place, topic),
             Step::BringBack(place, fact) => {
                 state.orders[place].aside.remove(fact);
                 state.orders[place].tell(fact);
@@ -214,43 +212,19 @@ impl System {
         topic: Topic,
         position: u8,
     ) -> bool {
-        let fact = self.pass(state, service, place, topic, position);
-        if let Some(fact) = fact {
-            state.orders[place].apply(&mut state.item, service, fact, self.without);
-        }
-        fact.is_some()
-    }
-
-    /// Moves the offset past the record at `position`: the record, unless the fence holds it.
-    fn pass(
-        &self,
-        state: &mut State,
-        service: Service,
-        place: Place,
-        topic: Topic,
-        position: u8,
-    ) -> Option<Fact> {
+        let without = self.without;
         let order = &mut state.orders[place];
-        let fact = order.log(topic).get(position)?;
-        let is_fenced = self.without.has(Guard::Fence);
-        match order.consumer_mut(service, topic).move_offset(position, is_fenced) {
+        let Some(fact) = order.log(topic).get(position) else { return false };
+        match order.consumer_mut(service, topic).move_offset(position, without.has(Guard::Fence)) {
             Moved::Forward => {}
             Moved::Unfenced => state.is_counted = false,
             Moved::Fenced => {
                 state.was_fenced = true;
-                return None;
+                return false;
             }
         }
-        Some(fact)
-    }
-
-    /// The record goes to the letters in the transaction that moves the offset.
-    fn put_aside(&self, state: &mut State, service: Service, place: Place, topic: Topic) {
-        let position = state.orders[place].consumers(service)[topic as usize].position;
-        let Some(fact) = self.pass(state, service, place, topic, position) else { return };
-        let order = &mut state.orders[place];
-        order.consumer_mut(service, topic).position = position + 1;
-        state.budget.late -= u8::from(order.aside.insert(fact));
+        order.apply(&mut state.item, service, fact, without);
+        true
     }
 
     /// Whether a record changes nothing but the offset.

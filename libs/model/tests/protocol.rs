@@ -35,9 +35,11 @@ fn every_run_keeps_every_invariant() {
 /// Each step in every place, also where the reductions hold it to make no difference.
 #[test]
 fn every_run_keeps_every_invariant_unreduced() {
-    for (scenario, budget) in
-        [(Scenario::OneOrder, Budget::new(1, 1, 1)), (Scenario::TwoOrders, Budget::new(0, 0, 0))]
-    {
+    for (scenario, budget) in [
+        (Scenario::OneOrder, Budget::new(1, 1, 1)),
+        (Scenario::OneOrder, Budget::new(0, 1, 0).and_late(2)),
+        (Scenario::TwoOrders, Budget::new(0, 0, 0)),
+    ] {
         let outcome = all(&System { is_reduced: false, ..System::new(scenario, budget) });
         assert!(outcome.violated.is_empty(), "{scenario:?}: {:?}", outcome.violated);
         assert!(outcome.unreached.is_empty(), "{scenario:?}: {:?}", outcome.unreached);
