@@ -13,7 +13,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use ordersaga_devstack::free_port;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -73,9 +72,9 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Listens on a free port of its own; `upstream` need not listen yet.
     pub(crate) async fn start(upstream: SocketAddr) -> Result<Self> {
-        let port = free_port()?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
-        let listener = listener.with_context(|| format!("a proxy cannot listen on {port}"))?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let listener = listener.context("a proxy cannot listen")?;
+        let port = listener.local_addr()?.port();
         let (link, view) = watch::channel(Link::default());
         let task = tokio::spawn(accept(listener, upstream, view));
         Ok(Self { port, link, task })
