@@ -164,6 +164,11 @@ impl<'a> Run<'a> {
     async fn faults(&mut self, rounds: &[Round]) -> Result<()> {
         let works = self.recovery().await.is_some();
         ensure!(works, "orders do not flow even before the first fault");
+        // There is then something to repeat.
+        while self.follower.sample.lock().is_empty() {
+            ensure!(self.begin.elapsed() < RECOVERY_BOUND, "the topics cannot be followed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let browsers = self.clients.browse();
         let mut orders = i64::from(self.arguments.orders);
         let parts = i64::try_from(rounds.len())? + 1;
