@@ -148,26 +148,37 @@ impl Injector<'_> {
         length: Duration,
         rng: &mut fastrand::Rng,
     ) -> Result<()> {
+        let mut others = Vec::new();
+        let outcome = self.come_and_go(service, length, rng, &mut others).await;
+        // Whatever became of it: clients must not go on asking those that are left.
+        for other in others {
+            self.end(&other, rng.bool()).await;
+        }
+        outcome
+    }
+
+    async fn come_and_go(
+        &self,
+        service: Service,
+        length: Duration,
+        rng: &mut fastrand::Rng,
+        others: &mut Vec<ServiceProcess>,
+    ) -> Result<()> {
         let end = tokio::time::Instant::now() + length;
-        let mut others: Vec<ServiceProcess> = Vec::new();
         let mut joined = 0;
         while tokio::time::Instant::now() < end || joined == 0 {
             if others.len() < 2 && rng.bool() {
-                let other = self.start(service, &[])?;
+                others.push(self.start(service, &[])?);
                 // Some leave before they have any partitions, as after a wrong setting.
                 if rng.u32(..3) > 0 {
-                    other.wait_ready(READY).await?;
+                    others[others.len() - 1].wait_ready(READY).await?;
                     joined += 1;
                 }
-                others.push(other);
             } else if !others.is_empty() {
                 let leaves = others.swap_remove(rng.usize(..others.len()));
                 self.end(&leaves, rng.bool()).await;
             }
             tokio::time::sleep(Duration::from_millis(rng.u64(200..1_500))).await;
-        }
-        for other in others {
-            self.end(&other, rng.bool()).await;
         }
         Ok(())
     }
@@ -176,13 +187,13 @@ impl Injector<'_> {
     /// happened.
     async fn take_over(&self, service: Service, length: Duration) -> Result<()> {
         let other = self.start(service, &[])?;
-        let ready = other.wait_ready(READY).await;
-        if ready.is_ok() {
-            self.freeze(Target::Service(service), length).await?;
+        let mut outcome = other.wait_ready(READY).await;
+        if outcome.is_ok() {
+            outcome = self.freeze(Target::Service(service), length).await;
             tokio::time::sleep(TOGETHER).await;
         }
         self.end(&other, true).await;
-        ready
+        outcome
     }
 
     /// An instance whose clock is off works beside the others for a while.

@@ -133,19 +133,3 @@ fn a_run_in_which_nothing_happened_has_a_page() {
     let page = page(&Report { orders: Orders::default(), ..report });
     assert!(!page.contains("NaN"));
 }
-
-/// For looking at: writes pages into the folder that `PAGES` names.
-#[test]
-#[ignore = "writes files"]
-fn write_samples() {
-    let Some(folder) = std::env::var_os("PAGES").map(std::path::PathBuf::from) else {
-        return;
-    };
-    for (name, report) in [
-        ("40.html", sample(40, Vec::new())),
-        ("broken.html", sample(8, broken())),
-        ("200.html", sample(200, Vec::new())),
-    ] {
-        std::fs::write(folder.join(name), page(&report)).unwrap();
-    }
-}
