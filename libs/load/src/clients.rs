@@ -74,13 +74,21 @@ pub(crate) struct Sent {
     /// Creates that were due and never sent.
     pub(crate) unsent: u64,
     /// When the last measured create was sent, and when the last was answered.
-    pub(crate) last_sent: u64,
-    pub(crate) last_answer: u64,
+    pub(crate) latest_create: u64,
+    pub(crate) latest_answer: u64,
     /// By place: one more than the number of the item; 0 if the order was not acknowledged.
     pub(crate) placed: Vec<u32>,
     /// Places of orders whose cancellation was acknowledged.
     pub(crate) cancelled: Vec<usize>,
     pub(crate) cpu: Used,
+}
+
+impl Sent {
+    /// The acknowledged orders: each one's place and the number of its item.
+    pub(crate) fn acknowledged(&self) -> impl Iterator<Item = (usize, usize)> {
+        let places = self.placed.iter().enumerate();
+        places.filter_map(|(place, item)| Some((place, item.checked_sub(1)? as usize)))
+    }
 }
 
 /// What was used when the measured time began, and by this thread until now.
@@ -89,7 +97,11 @@ pub(crate) struct Used {
     pub(crate) process_before: f64,
     pub(crate) records_before: u64,
     thread_before: f64,
+    /// CPU seconds.
     pub(crate) thread: f64,
+    began: u64,
+    /// Seconds that passed.
+    pub(crate) wall: f64,
     /// Requests answered.
     pub(crate) requests: u64,
 }
@@ -256,8 +268,8 @@ impl<'a> Clients<'a> {
             errors: Errors::default(),
             creates: 0,
             unsent: 0,
-            last_sent: 0,
-            last_answer: 0,
+            latest_create: 0,
+            latest_answer: 0,
             placed: Vec::new(),
             cancelled: Vec::new(),
             cpu: Used::default(),
@@ -296,7 +308,7 @@ impl<'a> Clients<'a> {
             let now = self.clock.now();
             if !measuring && now >= self.source.from {
                 measuring = true;
-                self.begin_measuring();
+                self.begin_measuring(now);
             }
             if now >= next_look {
                 next_look = now + LOOK_US;
@@ -316,13 +328,13 @@ impl<'a> Clients<'a> {
         }
     }
 
-    fn begin_measuring(&mut self) {
+    fn begin_measuring(&mut self, now: u64) {
         self.sent.cpu = Used {
             process_before: clock::process_cpu(),
             records_before: self.live.records.load(Ordering::Relaxed),
             thread_before: clock::thread_cpu(),
-            thread: 0.0,
-            requests: 0,
+            began: now,
+            ..Used::default()
         };
     }
 
@@ -332,7 +344,9 @@ impl<'a> Clients<'a> {
         {
             self.sent.unsent = schedule.waiting(self.source.until);
         }
-        self.sent.cpu.thread = clock::thread_cpu() - self.sent.cpu.thread_before;
+        let used = &mut self.sent.cpu;
+        used.thread = clock::thread_cpu() - used.thread_before;
+        used.wall = (self.clock.now() - used.began) as f64 / 1e6;
         self.sent
     }
 
@@ -364,7 +378,7 @@ impl<'a> Clients<'a> {
         let settle = clock::from_seconds(self.plan.settle_seconds);
         if self.plan.orders.is_some()
             && !self.source.has_ended
-            && now > self.sent.last_answer.max(self.source.from) + settle.max(patience)
+            && now > self.sent.latest_answer.max(self.source.from) + settle.max(patience)
         {
             bail!("no order was acknowledged for {} s", self.plan.settle_seconds);
         }
@@ -424,7 +438,7 @@ impl<'a> Clients<'a> {
         }
         if self.sent.tally.measures(begun) {
             self.sent.creates += 1;
-            self.sent.last_sent = now;
+            self.sent.latest_create = now;
         }
         self.begin(number, Doing::Create(item), begun, now);
     }
@@ -568,7 +582,7 @@ impl<'a> Clients<'a> {
         let tally = &mut self.sent.tally;
         tally.acknowledged(begun, now);
         if tally.measures(begun) {
-            self.sent.last_answer = now;
+            self.sent.latest_answer = now;
         }
         if let Some(end) = self.orders.begun(place, begun) {
             tally.ended(begun, end);

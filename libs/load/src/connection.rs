@@ -176,15 +176,10 @@ impl Connection {
             buffer.reserve(ROOM);
             let room = buffer.capacity() - buffer.len();
             match rustix::io::read(stream, rustix::buffer::spare_capacity(buffer)) {
-                Ok(0) => break,
-                Ok(count) => {
-                    // Less than there was room for: there was no more.
-                    if count < room {
-                        break;
-                    }
-                }
+                // Less than there was room for: there is no more, or it is the end.
+                Ok(count) if count < room => break,
                 Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => {}
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => return Err(Trouble::Lost),
             }
         }

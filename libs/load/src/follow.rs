@@ -14,12 +14,12 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+use crate::Plan;
 use crate::answer::number;
 use crate::clients::Live;
 use crate::clock::Clock;
 use crate::orders::Orders;
 use crate::tally::Tally;
-use crate::Plan;
 
 /// The topics that are followed: what they say ends the waiting for an order, or undoes it.
 const TOPICS: [Topic; 2] = [Topic::Reservation, Topic::Reset];
@@ -43,7 +43,8 @@ pub(crate) const BY_STORE: Said = 8;
 pub(crate) const BY_DEADLINE: Said = 16;
 /// The reservation came before any reset.
 pub(crate) const RESERVED_FIRST: Said = 32;
-const ENDED: Said = RESERVED | BY_CLIENT | BY_STORE | BY_DEADLINE;
+/// Any reset.
+pub(crate) const RESETS: Said = BY_CLIENT | BY_STORE | BY_DEADLINE;
 
 /// What the topics told.
 pub(crate) struct Followed {
@@ -232,7 +233,7 @@ impl Reader {
             self.said.resize(place + 1, 0);
         }
         let before = self.said[place];
-        let is_end = before & ENDED == 0 && said & ENDED != 0;
+        let is_end = before & (RESERVED | RESETS) == 0 && said & (RESERVED | RESETS) != 0;
         let first = if is_end && said == RESERVED { RESERVED_FIRST } else { 0 };
         self.said[place] = before | said | first;
         if is_end {

@@ -11,16 +11,20 @@ mod connection;
 mod follow;
 mod items;
 mod orders;
+mod outcome;
 mod plan;
+mod plot;
 mod report;
 mod request;
 mod run;
 mod schedule;
+mod table;
 mod tally;
 
 use std::time::Duration;
 
 pub use plan::{Plan, Target};
+pub use plot::plot;
 pub use report::{Checks, Errors, FORM, Latency, Orders, OwnCpu, Report, Second};
 pub use run::{Phase, Progress, Watch, run};
 

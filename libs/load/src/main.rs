@@ -1,53 +1,99 @@
 //! `ordersaga-load`: puts load on a running system and tells how it took it.
 
+mod progress;
+
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use ordersaga_load::{Plan, Watch, run};
+use ordersaga_load::{Plan, Report, Watch, plot, run};
 
-/// Prints a line. Nothing is wrong when nobody reads it, as after `| head`.
-macro_rules! say {
-    ($($text:tt)*) => {{
-        use std::io::Write;
-        let _ = writeln!(std::io::stdout(), $($text)*);
-    }};
-}
+use crate::progress::Display;
 
-/// Puts load on a running system.
+/// Puts load on a running system, and tells how many orders a second it took and how long each
+/// took: from the create to its answer, and to the order's end (reserved, or cancelled), which is
+/// when this program sees it on the topics. At the end it checks that every acknowledged order has
+/// ended and that no item is oversold.
+///
+/// The load is measured after a warmup. Ctrl-C ends it before its time, with a report.
 #[derive(Parser, Debug)]
-#[command(name = "ordersaga load", version)]
+#[command(
+    name = "ordersaga load",
+    version,
+    after_help = "Exits with 1 if a check fails, with 2 if there could be no run.\n\n\
+        As fast as 64 clients can:        ordersaga load\n\
+        100 orders a second for a minute: ordersaga load --rate 100 --seconds 60\n\
+        Everybody wants the same:         ordersaga load --hot 0.9 --cancel 0.3"
+)]
 struct Arguments {
     #[command(flatten)]
     plan: Plan,
     /// Write the report as JSON
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     json: Option<PathBuf>,
+    /// Write throughput and latency over time as a picture (SVG)
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    plot: Option<PathBuf>,
+    /// Show neither progress nor the result, only what is wrong
+    #[arg(long, help_heading = "Output")]
+    quiet: bool,
 }
 
-fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match start(&arguments) {
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match start(Arguments::parse()).await {
         Ok(code) => code,
         Err(error) => {
+            // There is no other place left to say it.
             let _ = writeln!(std::io::stderr(), "ordersaga load: {error:#}");
             ExitCode::from(2)
         }
     }
 }
 
-fn start(arguments: &Arguments) -> Result<ExitCode> {
-    let report = run(&arguments.plan, &Watch::default(), |_| {})?;
-    let json = serde_json::to_string_pretty(&report)?;
-    match &arguments.json {
-        None => say!("{json}"),
-        Some(file) => {
-            std::fs::write(file, json)
-                .with_context(|| format!("cannot write {}", file.display()))?;
+async fn start(arguments: Arguments) -> Result<ExitCode> {
+    let Arguments { plan, json, plot: picture, quiet } = arguments;
+    let report = watched(plan, quiet).await?;
+    if let Some(file) = &json {
+        write(file, &(serde_json::to_string_pretty(&report)? + "\n"))?;
+    }
+    if let Some(file) = &picture {
+        write(file, &plot(&report))?;
+    }
+    let holds = report.checks.as_ref().is_none_or(ordersaga_load::Checks::hold);
+    if !quiet || !holds {
+        // Nothing is wrong when nobody reads it, as after `| head`.
+        let _ = write!(std::io::stdout(), "{}", report.to_text());
+    }
+    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the plan with its progress shown; Ctrl-C ends the load, a second one the program.
+async fn watched(plan: Plan, quiet: bool) -> Result<Report> {
+    let watch = Watch::default();
+    let stop = watch.clone();
+    let mut running = tokio::task::spawn_blocking(move || {
+        let mut display = Display::new(quiet);
+        let report = run(&plan, &watch, |progress| display.show(&progress));
+        display.clear();
+        report
+    });
+    loop {
+        tokio::select! {
+            report = &mut running => return report?,
+            interrupt = tokio::signal::ctrl_c() => {
+                interrupt?;
+                if stop.is_stopped() {
+                    std::process::exit(130);
+                }
+                stop.stop();
+            }
         }
     }
-    let holds = report.checks.is_none_or(|checks| checks.hold());
-    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }

@@ -10,7 +10,7 @@ const CHUNK: usize = 1 << 16;
 /// Chunks there can be: 268 million orders.
 const CHUNKS: usize = 1 << 12;
 /// Ids below the first that was seen, which another instance of create-order may still hand out.
-const BELOW: i64 = CHUNK as i64;
+const BELOW: i64 = 1 << 16;
 
 /// Begin and end of orders by their ids, which are nearly consecutive. A slot is two times of 32
 /// bits, begin above end, each a microsecond later than it was, so that zero is none.

@@ -197,3 +197,99 @@ impl Checks {
             && self.oversold_items == 0
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    /// A run as it may be.
+    pub(crate) fn example() -> Report {
+        #[derive(Parser)]
+        struct Arguments {
+            #[command(flatten)]
+            plan: Plan,
+        }
+        let arguments = ["", "--rate", "4000", "--cancel", "0.3", "--hot", "1"];
+        let latency = Latency {
+            count: 8_000,
+            mean: 3.5,
+            p50: 3.0,
+            p90: 5.0,
+            p99: 9.0,
+            p999: 20.0,
+            max: 21.5,
+        };
+        let second = Second {
+            sent: 4_000,
+            acknowledged: 3_990,
+            terminal: 3_980,
+            refused: 7,
+            errors: 3,
+            create_p50_ms: Some(3.0),
+            create_p99_ms: Some(9.0),
+            terminal_p50_ms: Some(12.0),
+            terminal_p99_ms: Some(800.0),
+        };
+        Report {
+            form: FORM,
+            version: "1.2.3".to_owned(),
+            plan: Arguments::parse_from(arguments).plan,
+            started_us: 1_795_462_071_750_481,
+            sent_until_us: 1_795_462_073_750_481,
+            ended_us: 1_795_462_073_800_481,
+            sending_seconds: 2.0,
+            seconds: 2.05,
+            orders_per_second: 3_902.4,
+            acknowledged_per_second: 4_000.0,
+            orders: Orders {
+                sent: 8_000,
+                acknowledged: 8_000,
+                terminal: 8_000,
+                reserved: 7_000,
+                refused_by_store: 1_000,
+                ..Orders::default()
+            },
+            refused: [(503, 14)].into(),
+            errors: Errors { lost: 6, ..Errors::default() },
+            cancels: 2_400,
+            reads: 0,
+            create_ms: latency,
+            terminal_ms: Some(latency),
+            follow_delay_ms: Some(5.0),
+            cancel_ms: Some(latency),
+            read_ms: None,
+            timeline: vec![second; 2],
+            own_cpu: OwnCpu { seconds: 0.1, requests: 10_400, ..OwnCpu::default() },
+            checks: Some(Checks {
+                orders_not_ended: Some(0),
+                cancels_not_done: Some(0),
+                ..Checks::default()
+            }),
+            interrupted: false,
+        }
+    }
+
+    #[test]
+    fn a_report_comes_back_from_json_as_it_was() {
+        let report = example();
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+        assert!(json.contains("\"refused\":{\"503\":14}"), "{json}");
+    }
+
+    #[test]
+    fn each_check_counts() {
+        let hold = |change: fn(&mut Checks)| {
+            let mut checks = Checks::default();
+            change(&mut checks);
+            checks.hold()
+        };
+        assert!(hold(|_| {}), "nothing was followed, and nothing is wrong");
+        assert!(hold(|checks| checks.orders_not_ended = Some(0)));
+        assert!(!hold(|checks| checks.orders_not_ended = Some(1)));
+        assert!(!hold(|checks| checks.cancels_not_done = Some(1)));
+        assert!(!hold(|checks| checks.oversold_items = 1));
+    }
+}

@@ -53,10 +53,7 @@ pub(crate) struct Numbered {
 impl Numbered {
     /// GET with the number behind the path.
     pub(crate) fn get(endpoint: &Endpoint, path: &str) -> Self {
-        Self {
-            before: endpoint.head("GET", path),
-            after: format!("{}\r\n", endpoint.host_line()),
-        }
+        Self { before: endpoint.head("GET", path), after: format!("{}\r\n", endpoint.host_line()) }
     }
 
     /// POST without a body.
