@@ -16,6 +16,7 @@ mod dlq;
 mod down;
 mod fuzz;
 mod install;
+mod load;
 mod logs;
 mod model;
 mod openapi;
@@ -63,6 +64,8 @@ enum Command {
     Fuzz(fuzz::Arguments),
     /// Runs everything under load and faults, and checks that it kept its promises
     Chaos(chaos::Arguments),
+    /// Puts load on the running stack: orders a second, latencies, and whether all orders ended
+    Load(load::Arguments),
     /// Checks the protocol in every order of events that a few orders and faults allow
     Model(model::Arguments),
     /// Applies or shows the topics of redpanda/topics.toml
@@ -101,6 +104,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Test(arguments) => test::run(&arguments).await,
         Command::Fuzz(arguments) => fuzz::run(arguments).await,
         Command::Chaos(arguments) => chaos::run(arguments),
+        Command::Load(arguments) => load::run(&arguments),
         Command::Model(arguments) => model::run(&arguments),
         Command::Topics(arguments) => topics::run(&arguments),
         Command::Dlq(arguments) => dlq::run(&arguments),

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use rustix::buffer::spare_capacity;
@@ -30,6 +31,10 @@ const LOOK_US: u64 = 50_000;
 /// At a high rate, creates that are due within so short a time are sent together: to wake up for
 /// each would cost more than the request.
 const TOGETHER_US: u64 = 100;
+/// In a closed loop answers are taken together that come within this part of the usual latency, and
+/// no longer than this: fewer turns of this thread leave more of the machine to what is measured.
+const SHARE_OF_LATENCY: u64 = 64;
+const LINGER_US: std::ops::RangeInclusive<u64> = 50..=500;
 /// Status requests are for one of so many of the newest orders.
 const RECENT: usize = 1 << 16;
 /// The token of the timer's events; those of connections are below.
@@ -73,8 +78,8 @@ pub(crate) struct Sent {
     pub(crate) creates: u64,
     /// Creates that were due and never sent.
     pub(crate) unsent: u64,
-    /// When the last measured create was sent, and when the last was answered.
-    pub(crate) latest_create: u64,
+    /// When creates were no more sent, and when the last measured one was answered.
+    pub(crate) until: u64,
     pub(crate) latest_answer: u64,
     /// By place: one more than the number of the item; 0 if the order was not acknowledged.
     pub(crate) placed: Vec<u32>,
@@ -159,6 +164,8 @@ pub(crate) struct Clients<'a> {
     reads_due: f64,
     rng: fastrand::Rng,
     out: Vec<u8>,
+    /// A running mean of all requests' latencies, in microseconds.
+    usual_us: u64,
     sent: Sent,
 }
 
@@ -268,7 +275,7 @@ impl<'a> Clients<'a> {
             errors: Errors::default(),
             creates: 0,
             unsent: 0,
-            latest_create: 0,
+            until: 0,
             latest_answer: 0,
             placed: Vec::new(),
             cancelled: Vec::new(),
@@ -294,6 +301,7 @@ impl<'a> Clients<'a> {
             reads_due: 0.0,
             rng: fastrand::Rng::with_seed(1),
             out: Vec::with_capacity(256),
+            usual_us: 0,
             sent,
         })
     }
@@ -319,6 +327,7 @@ impl<'a> Clients<'a> {
             if self.is_over() {
                 return Ok(self.end());
             }
+            self.linger();
             self.wait(now, &mut events)?;
             for event in events.drain(..) {
                 if event.data.u64() != TIMER {
@@ -329,6 +338,10 @@ impl<'a> Clients<'a> {
     }
 
     fn begin_measuring(&mut self, now: u64) {
+        // What is late from the warmup would stand before all that is measured.
+        if let Some(schedule) = &mut self.source.schedule {
+            schedule.skip(self.source.from);
+        }
         self.sent.cpu = Used {
             process_before: clock::process_cpu(),
             records_before: self.live.records.load(Ordering::Relaxed),
@@ -339,10 +352,11 @@ impl<'a> Clients<'a> {
     }
 
     fn end(mut self) -> Sent {
-        if let Some(schedule) = &self.source.schedule
-            && self.source.until != u64::MAX
-        {
-            self.sent.unsent = schedule.waiting(self.source.until);
+        let until = self.source.until;
+        if until != u64::MAX {
+            self.sent.until = until;
+            let schedule = self.source.schedule.as_ref();
+            self.sent.unsent = schedule.map_or(0, |schedule| schedule.waiting(until));
         }
         let used = &mut self.sent.cpu;
         used.thread = clock::thread_cpu() - used.thread_before;
@@ -410,7 +424,7 @@ impl<'a> Clients<'a> {
     /// Begins what this client is to do next. False if there is nothing.
     fn begin_next(&mut self, number: usize, now: u64) -> bool {
         let client = &mut self.all[number];
-        if client.reads > 0 {
+        if client.reads > 0 && !self.source.has_ended {
             client.reads -= 1;
             self.begin_read(number, now);
             return true;
@@ -438,7 +452,7 @@ impl<'a> Clients<'a> {
         }
         if self.sent.tally.measures(begun) {
             self.sent.creates += 1;
-            self.sent.latest_create = now;
+            self.sent.until = now;
         }
         self.begin(number, Doing::Create(item), begun, now);
     }
@@ -477,6 +491,15 @@ impl<'a> Clients<'a> {
             return self.rng.u32(1..count);
         }
         self.rng.u32(..count)
+    }
+
+    /// Lets answers gather while every client waits for one.
+    fn linger(&self) {
+        let time = (self.usual_us / SHARE_OF_LATENCY).min(*LINGER_US.end());
+        if self.plan.rate.is_none() && self.idle.is_empty() && LINGER_US.contains(&time) {
+            #[expect(clippy::disallowed_methods, reason = "so many answers come at any time")]
+            std::thread::sleep(Duration::from_micros(time));
+        }
     }
 
     /// Sleeps until something happens or is to be done.
@@ -549,11 +572,11 @@ impl<'a> Clients<'a> {
     }
 
     fn on_answer(&mut self, number: usize, answer: &Answer, bytes: &[u8], now: u64) {
-        let client = &mut self.all[number];
-        let (doing, begun) = (client.doing, client.begun);
-        client.doing = Doing::Nothing;
+        let client = &self.all[number];
+        let begun = client.begun;
         self.sent.cpu.requests += 1;
-        match (doing, answer.status) {
+        self.usual_us = (63 * self.usual_us + now.saturating_sub(client.sent)) / 64;
+        match (client.doing, answer.status) {
             (Doing::Create(item), 201) => {
                 let order = answer::id(&bytes[answer.body.clone()], "order_id");
                 let Some(place) = order.and_then(|order| self.orders.place(order)) else {
@@ -572,9 +595,10 @@ impl<'a> Clients<'a> {
                     self.sent.read.record(now - begun);
                 }
             }
-            (_, status) => return self.refused(number, doing, status, answer.retry_after, now),
+            _ => return self.refused(number, answer, now),
         }
-        self.all[number].failures = 0;
+        let client = &mut self.all[number];
+        (client.doing, client.failures) = (Doing::Nothing, 0);
     }
 
     fn acknowledged(&mut self, number: usize, place: usize, item: u32, now: u64) {
@@ -619,22 +643,14 @@ impl<'a> Clients<'a> {
     }
 
     /// An answer other than success: goes on after the shorter of what it says and a short wait.
-    fn refused(
-        &mut self,
-        number: usize,
-        doing: Doing,
-        status: u16,
-        retry_after: Option<u32>,
-        now: u64,
-    ) {
+    fn refused(&mut self, number: usize, answer: &Answer, now: u64) {
         self.live.refused.fetch_add(1, Ordering::Relaxed);
         if let Some(bin) = self.sent.tally.bin(now) {
             bin.refused += 1;
-            *self.sent.refused.entry(status).or_default() += 1;
+            *self.sent.refused.entry(answer.status).or_default() += 1;
         }
-        self.all[number].doing = doing;
-        let told = retry_after.map_or(u64::MAX, |seconds| u64::from(seconds) * 1_000_000);
-        self.back_off(number, told, now);
+        let told = answer.retry_after.map(|seconds| u64::from(seconds) * 1_000_000);
+        self.back_off(number, told.unwrap_or(u64::MAX), now);
     }
 
     fn on_trouble(&mut self, number: usize, trouble: Trouble, now: u64) {

@@ -55,6 +55,7 @@ async fn main() -> ExitCode {
 
 async fn start(arguments: Arguments) -> Result<ExitCode> {
     let Arguments { plan, json, plot: picture, quiet } = arguments;
+    allow_many_connections();
     let report = watched(plan, quiet).await?;
     if let Some(file) = &json {
         write(file, &(serde_json::to_string_pretty(&report)? + "\n"))?;
@@ -92,6 +93,15 @@ async fn watched(plan: Plan, quiet: bool) -> Result<Report> {
             }
         }
     }
+}
+
+/// Takes as many file descriptors as it may have: a client needs two.
+fn allow_many_connections() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // If that is refused and does not suffice, connections will say so.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn write(file: &Path, text: &str) -> Result<()> {

@@ -101,7 +101,7 @@ impl Outcome<'_> {
             Some(_) => (counts.terminal, tally.last_end),
         };
         let from = tally.from();
-        let sent_until = sent.latest_create.max(from);
+        let sent_until = sent.until.max(from);
         let end = end.max(sent_until);
         let seconds = |until: u64| (until - from) as f64 / 1e6;
         let rate = |count: u64, until: u64| count as f64 / seconds(until).max(1e-6);

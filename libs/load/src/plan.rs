@@ -62,14 +62,24 @@ pub struct Plan {
 /// Where and how the system is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Args, Serialize, Deserialize)]
 pub struct Target {
-    /// service-create-order
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
+    /// service-create-order; given again, clients are shared out among its instances
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8000",
+        env = "CREATE_ORDER_URL"
+    )]
     pub create: Vec<String>,
     /// service-store
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8002")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8002", env = "STORE_URL")]
     pub store: String,
-    /// service-monitoring-order
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001")]
+    /// service-monitoring-order; may be given again as well
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8001",
+        env = "MONITORING_URL"
+    )]
     pub monitoring: Vec<String>,
     /// The broker
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092", env = "KAFKA_BROKERS")]

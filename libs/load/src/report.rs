@@ -21,7 +21,7 @@ pub struct Report {
     pub plan: Plan,
     /// Begin of the measured time: microseconds since 1970.
     pub started_us: u64,
-    /// When the last measured create was sent: microseconds since 1970.
+    /// When the load ended: microseconds since 1970.
     pub sent_until_us: u64,
     /// When the last measured order ended, or without following was answered: microseconds since
     /// 1970.

@@ -19,7 +19,7 @@ use crate::report::Report;
 const FIRST_ORDER: Duration = Duration::from_secs(30);
 /// When all have ended: how long nothing more must come before nothing more is expected.
 const QUIET: Duration = Duration::from_millis(300);
-const LOOK: Duration = Duration::from_millis(10);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How far a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Watch {
     }
 }
 
-/// Runs a plan; `tell` is called many times a second. Blocks.
+/// Runs a plan; `tell` is called some times a second. Blocks.
 pub fn run(plan: &Plan, watch: &Watch, mut tell: impl FnMut(Progress)) -> Result<Report> {
     tell(watch.progress(Phase::Preparing, Duration::ZERO));
     let consumer = if plan.no_follow { None } else { Some(follow::at_the_end(plan)?) };

@@ -28,6 +28,11 @@ impl Schedule {
         })
     }
 
+    /// Leaves out those that are due before a time and not yet taken.
+    pub(crate) fn skip(&mut self, until: u64) {
+        self.taken += self.waiting(until);
+    }
+
     /// How many that are due before a time are not yet taken.
     pub(crate) fn waiting(&self, until: u64) -> u64 {
         let mut count = 0;
@@ -98,5 +103,9 @@ mod tests {
         }
         assert_eq!(schedule.waiting(1_000_000), 19_995);
         assert_eq!(schedule.waiting(100), 0);
+        schedule.skip(500_000);
+        assert_eq!(schedule.next_due(), 500_000);
+        schedule.skip(100);
+        assert_eq!(schedule.waiting(1_000_000), 10_000);
     }
 }

@@ -12,6 +12,7 @@ mod delivery;
 mod dlq;
 mod http;
 mod invariants;
+mod load;
 mod outage;
 mod overload;
 mod partitioner;
