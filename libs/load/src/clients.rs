@@ -1,8 +1,8 @@
 //! The clients: one thread that sends requests over many connections and takes their answers.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -17,11 +17,11 @@ use rustix::time::{
 use crate::answer::{self, Answer};
 use crate::clock::{self, Clock};
 use crate::connection::{Connection, Trouble};
+use crate::live::Live;
 use crate::orders::Orders;
-use crate::report::Errors;
 use crate::request::{Create, Endpoint, Numbered};
-use crate::schedule::Schedule;
-use crate::tally::{Latencies, Tally};
+use crate::sent::{Sent, Used};
+use crate::source::Source;
 use crate::{PATIENCE, Plan};
 
 /// Events taken at once.
@@ -41,75 +41,6 @@ const RECENT: usize = 1 << 16;
 const TIMER: u64 = u64::MAX;
 /// The shortest and longest wait after a refusal or a broken connection.
 const BACKOFF_US: (u64, u64) = (5_000, 200_000);
-
-/// How far the run is, for who watches it and for the follower.
-#[derive(Debug, Default)]
-pub(crate) struct Live {
-    /// Orders acknowledged.
-    pub(crate) acknowledged: AtomicU64,
-    /// Acknowledged orders that ended, as far as the clients' thread was second to know.
-    pub(crate) ended_here: AtomicU64,
-    /// The same of the follower's thread.
-    pub(crate) ended_there: AtomicU64,
-    pub(crate) in_flight: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    pub(crate) errors: AtomicU64,
-    /// Records followed.
-    pub(crate) records: AtomicU64,
-    /// Begin no more orders.
-    pub(crate) stop: AtomicBool,
-}
-
-impl Live {
-    /// Acknowledged orders that ended.
-    pub(crate) fn ended(&self) -> u64 {
-        self.ended_here.load(Ordering::Acquire) + self.ended_there.load(Ordering::Acquire)
-    }
-}
-
-/// What the clients did and saw.
-pub(crate) struct Sent {
-    pub(crate) tally: Tally,
-    pub(crate) cancel: Latencies,
-    pub(crate) read: Latencies,
-    pub(crate) refused: BTreeMap<u16, u64>,
-    pub(crate) errors: Errors,
-    /// Measured creates sent.
-    pub(crate) creates: u64,
-    /// Creates that were due and never sent.
-    pub(crate) unsent: u64,
-    /// When creates were no more sent, and when the last measured one was answered.
-    pub(crate) until: u64,
-    pub(crate) latest_answer: u64,
-    /// By place: one more than the number of the item; 0 if the order was not acknowledged.
-    pub(crate) placed: Vec<u32>,
-    /// Places of orders whose cancellation was acknowledged.
-    pub(crate) cancelled: Vec<usize>,
-    pub(crate) cpu: Used,
-}
-
-impl Sent {
-    /// The acknowledged orders: each one's place and the number of its item.
-    pub(crate) fn acknowledged(&self) -> impl Iterator<Item = (usize, usize)> {
-        let places = self.placed.iter().enumerate();
-        places.filter_map(|(place, item)| Some((place, item.checked_sub(1)? as usize)))
-    }
-}
-
-/// What was used when the measured time began, and by this thread until now.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Used {
-    pub(crate) process_before: f64,
-    pub(crate) records_before: u64,
-    thread_before: f64,
-    /// CPU seconds.
-    pub(crate) thread: f64,
-    began: u64,
-    /// Seconds that passed.
-    pub(crate) wall: f64,
-    /// Requests answered.
-    pub(crate) requests: u64,
-}
 
 /// What a client is waiting for.
 #[derive(Debug, Clone, Copy)]
@@ -169,56 +100,39 @@ pub(crate) struct Clients<'a> {
     sent: Sent,
 }
 
+/// The requests to each instance.
 struct Requests {
     create: Vec<Create>,
     cancel: Vec<Numbered>,
     status: Vec<Numbered>,
 }
 
-/// Where creates come from.
-struct Source {
-    schedule: Option<Schedule>,
-    /// The measured time begins and ends.
-    from: u64,
-    until: u64,
-    /// Measured creates that may still be sent.
-    left: u64,
-    has_ended: bool,
+impl Client {
+    fn new(number: usize, create: &[Endpoint], monitoring: &[Endpoint]) -> Self {
+        let (create_at, read_at) = (number % create.len(), number % monitoring.len());
+        let token = 2 * number as u64;
+        Self {
+            desk: Connection::new(create[create_at].address, token),
+            monitor: Connection::new(monitoring[read_at].address, token + 1),
+            create_at,
+            read_at,
+            doing: Doing::Nothing,
+            begun: 0,
+            sent: 0,
+            reads: 0,
+            failures: 0,
+        }
+    }
 }
 
-impl Source {
-    fn new(plan: &Plan) -> Self {
-        let from = clock::from_seconds(plan.warmup_seconds);
-        let until = match plan.orders {
-            Some(_) => u64::MAX,
-            None => from + clock::from_seconds(plan.seconds),
-        };
-        let left = plan.orders.unwrap_or(u64::MAX);
-        Self { schedule: plan.rate.map(Schedule::new), from, until, left, has_ended: false }
-    }
-
-    /// Takes a create, if there is one by now: when it begins.
-    fn take(&mut self, now: u64) -> Option<u64> {
-        self.has_ended |= now >= self.until || self.left == 0;
-        if self.has_ended {
-            return None;
-        }
-        let begun = match &mut self.schedule {
-            None => now,
-            Some(schedule) => schedule.take(now)?,
-        };
-        if begun >= self.from {
-            self.left -= 1;
-        }
-        Some(begun)
-    }
-
-    /// A create came to nothing: in a closed loop another takes its place.
-    fn give_back(&mut self, begun: u64) {
-        if self.schedule.is_none() && begun >= self.from && self.left != u64::MAX {
-            self.left += 1;
-            // Unless it ended by time or a signal, it may go on.
-            self.has_ended &= self.until != u64::MAX;
+impl Requests {
+    fn new(create: &[Endpoint], monitoring: &[Endpoint]) -> Self {
+        let cancel = |at| Numbered::post(at, "/api/v1/orders/cancel?order_id=");
+        let status = |at| Numbered::get(at, "/api/v1/status?order_id=");
+        Self {
+            create: create.iter().map(Create::new).collect(),
+            cancel: create.iter().map(cancel).collect(),
+            status: monitoring.iter().map(status).collect(),
         }
     }
 }
@@ -233,33 +147,8 @@ impl<'a> Clients<'a> {
     ) -> Result<Self> {
         let create = endpoints(&plan.target.create)?;
         let monitoring = endpoints(&plan.target.monitoring)?;
-        let requests = Requests {
-            create: create.iter().map(Create::new).collect(),
-            cancel: create
-                .iter()
-                .map(|at| Numbered::post(at, "/api/v1/orders/cancel?order_id="))
-                .collect(),
-            status: monitoring
-                .iter()
-                .map(|at| Numbered::get(at, "/api/v1/status?order_id="))
-                .collect(),
-        };
         let count = plan.connections as usize;
-        let all = (0..count).map(|number| {
-            let token = 2 * number as u64;
-            let (create_at, read_at) = (number % create.len(), number % monitoring.len());
-            Client {
-                desk: Connection::new(create[create_at].address, token),
-                monitor: Connection::new(monitoring[read_at].address, token + 1),
-                create_at,
-                read_at,
-                doing: Doing::Nothing,
-                begun: 0,
-                sent: 0,
-                reads: 0,
-                failures: 0,
-            }
-        });
+        let all = (0..count).map(|number| Client::new(number, &create, &monitoring));
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let timer = timerfd_create(
             TimerfdClockId::Monotonic,
@@ -267,27 +156,14 @@ impl<'a> Clients<'a> {
         )?;
         epoll::add(&epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN | EventFlags::ET)?;
         let source = Source::new(plan);
-        let sent = Sent {
-            tally: Tally::new(source.from),
-            cancel: Latencies::new(),
-            read: Latencies::new(),
-            refused: BTreeMap::new(),
-            errors: Errors::default(),
-            creates: 0,
-            unsent: 0,
-            until: 0,
-            latest_answer: 0,
-            placed: Vec::new(),
-            cancelled: Vec::new(),
-            cpu: Used::default(),
-        };
+        let sent = Sent::new(source.from());
         Ok(Self {
             plan,
             clock,
             live,
             orders,
             items,
-            requests,
+            requests: Requests::new(&create, &monitoring),
             epoll,
             timer,
             armed: None,
@@ -314,7 +190,7 @@ impl<'a> Clients<'a> {
         let mut next_look = 0;
         loop {
             let now = self.clock.now();
-            if !measuring && now >= self.source.from {
+            if !measuring && now >= self.source.from() {
                 measuring = true;
                 self.begin_measuring(now);
             }
@@ -338,29 +214,14 @@ impl<'a> Clients<'a> {
     }
 
     fn begin_measuring(&mut self, now: u64) {
-        // What is late from the warmup would stand before all that is measured.
-        if let Some(schedule) = &mut self.source.schedule {
-            schedule.skip(self.source.from);
-        }
-        self.sent.cpu = Used {
-            process_before: clock::process_cpu(),
-            records_before: self.live.records.load(Ordering::Relaxed),
-            thread_before: clock::thread_cpu(),
-            began: now,
-            ..Used::default()
-        };
+        self.source.begin_measuring();
+        self.sent.cpu = Used::begin(now, self.live.records.load(Ordering::Relaxed));
     }
 
     fn end(mut self) -> Sent {
-        let until = self.source.until;
-        if until != u64::MAX {
-            self.sent.until = until;
-            let schedule = self.source.schedule.as_ref();
-            self.sent.unsent = schedule.map_or(0, |schedule| schedule.waiting(until));
-        }
-        let used = &mut self.sent.cpu;
-        used.thread = clock::thread_cpu() - used.thread_before;
-        used.wall = (self.clock.now() - used.began) as f64 / 1e6;
+        self.sent.unsent = self.source.unsent();
+        self.sent.until = self.source.until().unwrap_or(self.sent.until);
+        self.sent.cpu.end(self.clock.now());
         self.sent
     }
 
@@ -369,15 +230,14 @@ impl<'a> Clients<'a> {
     }
 
     fn is_over(&self) -> bool {
-        self.source.has_ended && self.busy() == 0 && self.to_cancel.is_empty()
+        self.source.has_ended() && self.busy() == 0 && self.to_cancel.is_empty()
     }
 
     /// Tells how far it is, and gives up on what takes too long.
     fn look(&mut self, now: u64) -> Result<()> {
         self.live.in_flight.store(self.busy() as u64, Ordering::Relaxed);
         if self.live.stop.load(Ordering::Relaxed) {
-            self.source.has_ended = true;
-            self.source.until = self.source.until.min(now);
+            self.source.stop(now);
             self.to_cancel.clear();
         }
         let patience = clock::micros(PATIENCE);
@@ -391,8 +251,8 @@ impl<'a> Clients<'a> {
         }
         let settle = clock::from_seconds(self.plan.settle_seconds);
         if self.plan.orders.is_some()
-            && !self.source.has_ended
-            && now > self.sent.latest_answer.max(self.source.from) + settle.max(patience)
+            && !self.source.has_ended()
+            && now > self.sent.latest_answer.max(self.source.from()) + settle.max(patience)
         {
             bail!("no order was acknowledged for {} s", self.plan.settle_seconds);
         }
@@ -424,7 +284,7 @@ impl<'a> Clients<'a> {
     /// Begins what this client is to do next. False if there is nothing.
     fn begin_next(&mut self, number: usize, now: u64) -> bool {
         let client = &mut self.all[number];
-        if client.reads > 0 && !self.source.has_ended {
+        if client.reads > 0 && !self.source.has_ended() {
             client.reads -= 1;
             self.begin_read(number, now);
             return true;
@@ -512,10 +372,8 @@ impl<'a> Clients<'a> {
             if let Some((due, _)) = self.to_cancel.front() {
                 next = next.min(*due);
             }
-            if let Some(schedule) = &self.source.schedule
-                && !self.source.has_ended
-            {
-                next = next.min(schedule.next_due().max(now + self.together()));
+            if let Some(due) = self.source.next_due() {
+                next = next.min(due.max(now + self.together()));
             }
         }
         let mut timeout = Timespec { tv_sec: 0, tv_nsec: i64::try_from(LOOK_US * 1_000)? };

@@ -16,8 +16,8 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::Plan;
 use crate::answer::number;
-use crate::clients::Live;
 use crate::clock::Clock;
+use crate::live::Live;
 use crate::orders::Orders;
 use crate::tally::Tally;
 

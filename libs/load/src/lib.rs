@@ -10,6 +10,7 @@ mod clock;
 mod connection;
 mod follow;
 mod items;
+mod live;
 mod orders;
 mod outcome;
 mod plan;
@@ -18,6 +19,8 @@ mod report;
 mod request;
 mod run;
 mod schedule;
+mod sent;
+mod source;
 mod table;
 mod tally;
 

@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 
-use crate::clients::{Sent, Used};
 use crate::clock::{self, Clock};
 use crate::follow::{self, Followed, Said};
 use crate::items;
 use crate::orders::Orders;
 use crate::plan::{Plan, UNITS};
 use crate::report::{Checks, FORM, Orders as Counts, OwnCpu, Report};
+use crate::sent::{Sent, Used};
 
 /// Ids of what is wrong that are told.
 const EXAMPLES: usize = 10;

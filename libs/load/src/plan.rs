@@ -14,7 +14,7 @@ pub struct Plan {
     pub target: Target,
     /// Clients: each has one request at a time, and in a closed loop sends the next when it is
     /// answered
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub connections: u32,
     /// Open loop: so many creates a second, whatever the answers. Latency then counts from the
     /// moment a create was due, also while it waited for a free client (no coordinated omission)
@@ -31,7 +31,7 @@ pub struct Plan {
     pub warmup_seconds: f64,
     /// Items that are ordered, made for the run with 1000 units each. Orders beyond that are
     /// refused by the store
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub items: u32,
     /// Make no items: order those from this id on, which must be seller 1's
     #[arg(long, value_name = "ITEM_ID", value_parser = clap::value_parser!(i64).range(1..))]

@@ -95,7 +95,7 @@ pub fn plot(report: &Report) -> String {
     let x = |second: f64| LEFT + (RIGHT - LEFT) * second / seconds;
     let rates = Chart {
         title: "Orders a second",
-        top: 84.0,
+        top: 96.0,
         height: 150.0,
         least: 0.0,
         most: ceiling(values(&bins, &RATES).fold(0.0, f64::max)),
@@ -105,7 +105,7 @@ pub fn plot(report: &Report) -> String {
     let least = values(&bins, &LATENCIES).fold(most, f64::min).max(0.001);
     let latencies = Chart {
         title: "Latency, ms",
-        top: 300.0,
+        top: 306.0,
         height: 150.0,
         least: power_of_ten(least, f64::floor),
         most: power_of_ten(most, f64::ceil).max(10.0),
@@ -169,7 +169,10 @@ fn frame(chart: &Chart, lines: &[Line]) -> Markup {
     html! {
         text class="title" x="16" y=(chart.top - 14.0) { (chart.title) }
         text class="legend" x=(RIGHT) y=(chart.top - 14.0) text-anchor="end" {
-            @for line in lines { tspan class={ "key " (line.class) } dx="14" { (if line.class.ends_with("high") { "┅ " } else { "━ " }) } tspan { (line.name) } }
+            @for line in lines {
+                tspan class={ "key " (line.class) } { "\u{2003}" (if line.class.ends_with("high") { "┅ " } else { "━ " }) }
+                tspan { (line.name) }
+            }
         }
         @for tick in chart.ticks() {
             @let y = round(chart.y(tick));

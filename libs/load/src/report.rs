@@ -204,14 +204,18 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A run as it may be.
-    pub(crate) fn example() -> Report {
+    /// A plan as the command line has it.
+    pub(crate) fn plan(words: &str) -> Plan {
         #[derive(Parser)]
         struct Arguments {
             #[command(flatten)]
             plan: Plan,
         }
-        let arguments = ["", "--rate", "4000", "--cancel", "0.3", "--hot", "1"];
+        Arguments::parse_from(["load"].into_iter().chain(words.split(' '))).plan
+    }
+
+    /// A run as it may be.
+    pub(crate) fn example() -> Report {
         let latency = Latency {
             count: 8_000,
             mean: 3.5,
@@ -235,7 +239,7 @@ pub(crate) mod tests {
         Report {
             form: FORM,
             version: "1.2.3".to_owned(),
-            plan: Arguments::parse_from(arguments).plan,
+            plan: plan("--rate 4000 --cancel 0.3 --hot 1"),
             started_us: 1_795_462_071_750_481,
             sent_until_us: 1_795_462_073_750_481,
             ended_us: 1_795_462_073_800_481,

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-use crate::clients::{Clients, Live, Sent};
+use crate::clients::Clients;
 use crate::clock::{self, Clock};
 use crate::follow::{self, Follower};
 use crate::items;
+use crate::live::Live;
 use crate::orders::Orders;
 use crate::outcome::{Outcome, own_cpu};
 use crate::plan::Plan;
 use crate::report::Report;
+use crate::sent::Sent;
 
 /// How long the one order may take that is placed before all others.
 const FIRST_ORDER: Duration = Duration::from_secs(30);

@@ -44,7 +44,9 @@ fn a_load_counts_every_order_and_every_order_ends() -> Result<()> {
             (orders.sent, orders.acknowledged, orders.terminal) == (600, 600, 600),
             "{orders:?}"
         );
-        ensure!((report.cancels, report.reads) == (150, 300), "{report:?}");
+        ensure!(report.cancels == 150, "{report:?}");
+        // Who ends with the load reads no more.
+        ensure!((292..=300).contains(&report.reads), "{report:?}");
         ensure!(report.refused.is_empty() && report.errors == Errors::default(), "{report:?}");
         ensure!(report.checks.as_ref().is_some_and(ordersaga_load::Checks::hold), "{report:?}");
         let count = |seconds: fn(&ordersaga_load::Second) -> u64| -> u64 {
