@@ -72,6 +72,7 @@ struct Client {
     failures: u32,
 }
 
+/// All clients, what they have to do and what they saw.
 pub(crate) struct Clients<'a> {
     plan: &'a Plan,
     clock: Clock,

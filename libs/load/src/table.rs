@@ -13,10 +13,8 @@ const BUSY: f64 = 0.85;
 impl Report {
     /// What was found, in words and a table.
     pub fn to_text(&self) -> String {
-        let mut text = format!("{}\n\n", load(&self.plan));
-        if self.interrupted {
-            text.push_str("Ended before its time.\n");
-        }
+        let end = if self.interrupted { ", ended before its time" } else { "" };
+        let mut text = format!("{}{end}\n\n", load(&self.plan));
         let _ = writeln!(text, "{}\n", self.latencies());
         for line in [self.throughput(), self.outcomes(), self.troubles(), own(&self.own_cpu)] {
             if !line.is_empty() {
