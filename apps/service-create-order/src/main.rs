@@ -1,54 +1,7 @@
-//! service-create-order: takes and cancels orders. It is where the saga begins, and where an order
-//! that nobody answers ends.
-
-mod api;
-mod closing;
-mod config;
-mod db;
-mod desk;
-mod sweeper;
+//! The service; all of it is in the library, which other programs of this package share.
 
 use std::process::ExitCode;
 
-use ordersaga_contract::Topic;
-use ordersaga_runtime::group_commit::group_commit;
-use ordersaga_runtime::http::{self, HttpService};
-use ordersaga_runtime::lifecycle::Stage;
-use ordersaga_runtime::postgres::Schema;
-use ordersaga_runtime::service::{self, Service};
-
-use crate::config::Config;
-
-const NAME: &str = "service-create-order";
-
 fn main() -> anyhow::Result<ExitCode> {
-    if http::print_spec::<api::Api>(&api::ABOUT) {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let config = Config::from_environment();
-    service::run(&config.service.log.clone(), run(config))
-}
-
-async fn run(config: Config) -> anyhow::Result<ExitCode> {
-    let service = Service::new(NAME, config.service.clone())?;
-    let (pool, outbox) = (service.pool.clone(), service.outbox.clone());
-
-    let (group, batches) = group_commit(desk::QUEUE, desk::BATCH);
-    let api = api::Api::new(&config, group, outbox.clone());
-    let http = &config.service.http;
-    service.serve(HttpService::new(api::ABOUT, api, service.health.clone(), http)).await?;
-    let desk = desk::Desk::new(pool.clone(), outbox.clone(), config.idempotency_ttl_seconds);
-    service.spawn(Stage::Drain, "orders", |stop| desk.serve(batches, stop));
-
-    service.keep_schema(Schema {
-        migrations: db::MIGRATIONS,
-        owner: config.service.postgres.migration_url.clone(),
-        probe: "SELECT FROM orders, outbox, consumer_offset LIMIT 0",
-    });
-    let closing = closing::Closing::new(outbox.clone());
-    service.consume(&[Topic::Reservation, Topic::Reset], closing);
-    let sweeper = sweeper::Sweeper::new(&config, pool, outbox);
-    service.spawn_when_ready(Stage::Intake, "sweeper", |stop| sweeper.run(stop));
-    service.relay(None)?;
-    Ok(service.run().await)
+    service_create_order::main()
 }
