@@ -1,0 +1,14 @@
+//! What `ordersaga bench` measures, as data (`docs/performance.json`), and what follows from it for
+//! larger loads. No I/O: the benchmark writes the figures, `ordersaga capacity` reads them.
+
+pub mod capacity;
+mod figures;
+pub mod number;
+mod spread;
+mod table;
+
+pub use figures::{
+    Database, Figures, Kind, Latency, Machine, Process, Run, Second, Series, VERSION,
+};
+pub use spread::Spread;
+pub use table::Table;
