@@ -51,6 +51,20 @@ pub(crate) fn build(what: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Builds packages for release, whatever this program itself was built for; the folder of their
+/// programs.
+pub(crate) fn build_release(packages: &[&str]) -> Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["build", "--release", "--quiet"]);
+    command.args(packages.iter().flat_map(|name| ["--package", *name]));
+    if !command.status().context("cannot start cargo")?.success() {
+        bail!("the build failed: {command:?}");
+    }
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    let target = own.ancestors().nth(2).context("this program is in no folder of a build")?;
+    Ok(target.join("release"))
+}
+
 /// Builds another program of the workspace, which lies beside this one; what starts it.
 pub(crate) fn program(name: &str) -> Result<Command> {
     build(&["--quiet", "--package", name])?;

@@ -8,6 +8,8 @@ macro_rules! say {
     }};
 }
 
+mod bench;
+mod capacity;
 mod cargo;
 mod chaos;
 mod demo;
@@ -66,6 +68,10 @@ enum Command {
     Chaos(chaos::Arguments),
     /// Puts load on the running stack: orders a second, latencies, and whether all orders ended
     Load(load::Arguments),
+    /// Measures throughput, latency and cost on a stack of its own, and what the machine allows
+    Bench(bench::Arguments),
+    /// Says what so many orders a second need, by the figures of the benchmark
+    Capacity(capacity::Arguments),
     /// Checks the protocol in every order of events that a few orders and faults allow
     Model(model::Arguments),
     /// Applies or shows the topics of redpanda/topics.toml
@@ -105,6 +111,8 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Fuzz(arguments) => fuzz::run(arguments).await,
         Command::Chaos(arguments) => chaos::run(arguments),
         Command::Load(arguments) => load::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Capacity(arguments) => capacity::run(&arguments),
         Command::Model(arguments) => model::run(&arguments),
         Command::Topics(arguments) => topics::run(&arguments),
         Command::Dlq(arguments) => dlq::run(&arguments),

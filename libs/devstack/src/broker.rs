@@ -13,7 +13,8 @@ use crate::digest::sha256;
 use crate::process::{Launch, Process, TICK, run_as};
 use crate::{TemporaryFolder, folder, free_port, jars, programs};
 
-const VERSION: &str = "4.4.0";
+/// The broker's version: Apache Kafka.
+pub const VERSION: &str = "4.4.0";
 const PROPERTIES: &str = include_str!("../../../redpanda/kafka/server.properties");
 const LOGGING: &str = include_str!("../../../redpanda/kafka/log4j2.properties");
 const READY: &str = "Kafka Server started";

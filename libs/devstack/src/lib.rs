@@ -24,7 +24,7 @@ mod service;
 mod shared;
 mod stack;
 
-pub use broker::{Listener, prepare as prepare_broker};
+pub use broker::{Listener, VERSION as KAFKA_VERSION, prepare as prepare_broker};
 pub use databases::{Database, Databases, Server};
 pub use folder::{TemporaryFolder, cache_folder};
 pub use names::{Cluster, Service};

@@ -1,0 +1,69 @@
+//! `ordersaga bench`: measures the whole system on a stack of its own, and in the same run what
+//! the machine would allow at the most.
+
+/// Prints a line. Nothing is wrong when nobody reads it, as after `| head`.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
+mod arguments;
+mod audit;
+mod document;
+mod limits;
+mod load;
+mod machine;
+mod meters;
+mod plot;
+mod preload;
+mod proc;
+mod progress;
+mod publish;
+mod run;
+mod sampler;
+mod scenario;
+mod suite;
+mod system;
+mod tables;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::arguments::Arguments;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(&Arguments::parse()).await {
+        Ok(code) => code,
+        Err(error) => {
+            // There is no other place left to say it.
+            let _ = writeln!(std::io::stderr(), "ordersaga bench: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs the suite until its end or Ctrl-C; either way nothing that it started stays.
+async fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.list {
+        scenario::list();
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(file) = &arguments.from {
+        publish::again(file, &suite::folder(arguments))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    tokio::select! {
+        done = suite::run(arguments) => done,
+        stopped = tokio::signal::ctrl_c() => {
+            stopped?;
+            say!("Interrupted: everything is stopped, nothing was written.");
+            Ok(ExitCode::from(130))
+        }
+    }
+}

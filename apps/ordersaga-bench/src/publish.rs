@@ -1,0 +1,112 @@
+//! Writes what was found: the figures, the tables of the document, the plots.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use ordersaga_figures::capacity::{Assumptions, Costs};
+use ordersaga_figures::number::whole;
+use ordersaga_figures::{Figures, Series, Table};
+
+use crate::{document, machine, plot, scenario, tables};
+
+/// The document, below the folder of documents.
+const DOCUMENT: &str = "performance.md";
+const FIGURES: &str = "performance.json";
+const PLOTS: &str = "performance";
+/// Loads whose needs the document shows.
+const RATES: [f64; 3] = [1_000.0, 10_000.0, 100_000.0];
+const OVERLOAD: &str = "overload";
+
+/// Fails if the document has markers that this program has nothing for: better before the
+/// measurements than after them.
+pub(crate) fn check() -> Result<()> {
+    let nothing = Figures::default();
+    document::replace(&text()?, &blocks(&nothing)).map(drop)
+}
+
+fn text() -> Result<String> {
+    let file = machine::root().join("docs").join(DOCUMENT);
+    fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+/// Prints the tables.
+pub(crate) fn print(figures: &Figures) {
+    let show = |title: &str, table: &Table| {
+        if !table.rows.is_empty() {
+            say!("\n{title}\n{}", tables::terminal(table));
+        }
+    };
+    show("Throughput, latency and cost", &tables::scenarios(figures));
+    show("CPU, µs per order", &tables::cpu(figures));
+    show("What the machine would allow", &tables::limits(figures));
+    let of = |name: &str, table: fn(&Series) -> Table| {
+        figures.series(name).map(table).unwrap_or_default()
+    };
+    show("Bytes, saturation with 64 connections", &of(scenario::TYPICAL, tables::bytes));
+    show("Memory, saturation with 64 connections", &of(scenario::TYPICAL, tables::memory));
+    show("Twice the capacity", &of(OVERLOAD, tables::overload));
+    show("Memory, twice the capacity", &of(OVERLOAD, tables::memory));
+}
+
+/// Prints and writes what figures that were written before say.
+pub(crate) fn again(file: &Path, folder: &Path) -> Result<()> {
+    let text = fs::read_to_string(file);
+    let text = text.with_context(|| format!("cannot read {}", file.display()))?;
+    let figures: Figures = serde_json::from_str(&text).context("these are no figures")?;
+    print(&figures);
+    write(folder, &figures)
+}
+
+/// Writes everything to a folder.
+pub(crate) fn write(folder: &Path, figures: &Figures) -> Result<()> {
+    let plots = folder.join(PLOTS);
+    fs::create_dir_all(&plots).with_context(|| format!("cannot make {}", plots.display()))?;
+    let document = document::replace(&text()?, &blocks(figures))?;
+    let overload = figures.series(OVERLOAD).and_then(Series::typical);
+    let files = [
+        (folder.join(FIGURES), serde_json::to_string_pretty(figures)? + "\n"),
+        (folder.join(DOCUMENT), document),
+        (plots.join("rates.svg"), plot::rates(figures)),
+        (plots.join("cpu.svg"), plot::cpu(figures)),
+        (plots.join("overload.svg"), overload.map(plot::timeline).unwrap_or_default()),
+    ];
+    for (file, content) in files {
+        fs::write(&file, content).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// The blocks of the document, by name.
+fn blocks(figures: &Figures) -> BTreeMap<&'static str, String> {
+    let of = |name: &str, table: fn(&Series) -> Table| {
+        figures.series(name).map(table).unwrap_or_default().markdown()
+    };
+    [
+        ("machine", tables::machine(figures).markdown()),
+        ("scenarios", tables::scenarios(figures).markdown()),
+        ("cpu", tables::cpu(figures).markdown()),
+        ("limits", tables::limits(figures).markdown()),
+        ("bytes", of(scenario::TYPICAL, tables::bytes)),
+        ("memory", of(scenario::TYPICAL, tables::memory)),
+        (OVERLOAD, of(OVERLOAD, tables::overload)),
+        ("overload-memory", of(OVERLOAD, tables::memory)),
+        ("capacity", capacity(figures)),
+    ]
+    .into()
+}
+
+/// What larger loads need; what is missing, if they cannot be told.
+fn capacity(figures: &Figures) -> String {
+    let costs = match Costs::of(figures) {
+        Ok(costs) => costs,
+        Err(missing) => return missing,
+    };
+    let assumed = Assumptions::default();
+    let needs = RATES.map(|rate| {
+        format!("**{} orders/s**\n\n{}", whole(rate), costs.needs(rate, &assumed).markdown())
+    });
+    let limits = costs.limits(&assumed).markdown();
+    format!("{}\n\n{}\n**What limits first**\n\n{limits}", costs.basis(), needs.join("\n"))
+}

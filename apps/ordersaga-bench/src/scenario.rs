@@ -1,0 +1,140 @@
+//! What is measured: the loads, and what the system is like under them.
+
+use crate::limits::Limit;
+
+/// A load, and what the system is like under it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scenario {
+    /// As `--only` takes it.
+    pub(crate) name: &'static str,
+    /// For people.
+    pub(crate) title: &'static str,
+    pub(crate) phase: Phase,
+    pub(crate) pace: Pace,
+    /// How many items are ordered.
+    pub(crate) items: u32,
+    /// Share of the orders that are cancelled.
+    pub(crate) cancel: f64,
+    /// Status requests per order.
+    pub(crate) read: f64,
+}
+
+/// How orders come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Pace {
+    /// So many clients; each sends its next order when the last was acknowledged.
+    Clients(u32),
+    /// So many orders a second, whatever the answers.
+    Rate(f64),
+    /// So many times what the system could do in this run of the benchmark.
+    Overload(f64),
+}
+
+/// What the system is like. Each phase is measured to its end before the next begins, and in this
+/// order: what is stored stays stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// One instance of each service; orders of this run only.
+    Ordinary,
+    /// The same, under more than it can do.
+    Overload,
+    /// Two instances of each service.
+    TwoInstances,
+    /// The rows of many more orders are there.
+    Preloaded,
+}
+
+impl Phase {
+    /// All, in their order.
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Ordinary, Self::Overload, Self::TwoInstances, Self::Preloaded];
+}
+
+const SATURATION: Scenario = Scenario {
+    name: "saturation-64",
+    title: "saturation, 64 connections",
+    phase: Phase::Ordinary,
+    pace: Pace::Clients(64),
+    items: 1_000,
+    cancel: 0.0,
+    read: 0.0,
+};
+
+/// All scenarios, in the order they are shown.
+pub(crate) const ALL: [Scenario; 11] = [
+    Scenario {
+        name: "saturation-16",
+        title: "saturation, 16 connections",
+        pace: Pace::Clients(16),
+        ..SATURATION
+    },
+    SATURATION,
+    Scenario {
+        name: "saturation-256",
+        title: "saturation, 256 connections",
+        pace: Pace::Clients(256),
+        ..SATURATION
+    },
+    Scenario { name: "light", title: "light, 100 orders/s", pace: Pace::Rate(100.0), ..SATURATION },
+    Scenario { name: "hot-item", title: "one hot item", items: 1, ..SATURATION },
+    Scenario { name: "10000-items", title: "10,000 items", items: 10_000, ..SATURATION },
+    Scenario { name: "cancels", title: "30 % cancelled", cancel: 0.3, ..SATURATION },
+    Scenario { name: "reads", title: "a status read per order", read: 1.0, ..SATURATION },
+    Scenario {
+        name: "overload",
+        title: "twice the capacity",
+        phase: Phase::Overload,
+        pace: Pace::Overload(2.0),
+        ..SATURATION
+    },
+    Scenario {
+        name: "two-instances",
+        title: "two instances of each service",
+        phase: Phase::TwoInstances,
+        ..SATURATION
+    },
+    Scenario {
+        name: "preloaded",
+        title: "rows of 10 million orders stored before",
+        phase: Phase::Preloaded,
+        ..SATURATION
+    },
+];
+
+/// The scenario whose costs stand for the system's.
+pub(crate) const TYPICAL: &str = SATURATION.name;
+
+/// That scenario.
+pub(crate) fn typical() -> Scenario {
+    SATURATION
+}
+
+/// Most items that a scenario wants.
+pub(crate) fn most_items() -> u32 {
+    ALL.iter().map(|scenario| scenario.items).max().unwrap_or(1)
+}
+
+/// Prints what can be chosen.
+pub(crate) fn list() {
+    let scenarios = ALL.map(|scenario| (scenario.name, scenario.title));
+    let limits = Limit::ALL.map(|limit| (limit.name(), limit.title()));
+    for (name, title) in scenarios.into_iter().chain(limits) {
+        say!("{name:16} {title}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_scenario_has_a_name_of_its_own_and_the_phases_are_in_order() {
+        let names: BTreeSet<_> = ALL.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        assert!(names.contains(TYPICAL));
+        assert!(ALL.iter().all(|scenario| Phase::ALL.contains(&scenario.phase)));
+        assert!(Phase::ALL.is_sorted());
+    }
+}
