@@ -70,16 +70,33 @@ impl System {
             process.start()?;
             self.services.push(process);
         }
-        let ready = self.services.iter().map(|service| service.wait_ready(READY));
-        try_join_all(ready).await.map(drop)
+        self.all_at_work().await
     }
 
     /// Stops all but the first instance of each service.
     pub(crate) async fn remove_instances(&mut self) -> Result<()> {
         let further = self.services.split_off(Service::ALL.len());
         try_join_all(further.iter().map(ServiceProcess::terminate)).await?;
-        let ready = self.services.iter().map(|service| service.wait_ready(READY));
-        try_join_all(ready).await.map(drop)
+        self.all_at_work().await
+    }
+
+    /// Waits until all instances are ready and have partitions: what a rebalance costs is not
+    /// to be measured.
+    async fn all_at_work(&self) -> Result<()> {
+        try_join_all(self.services.iter().map(|service| service.wait_ready(READY))).await?;
+        let deadline = Instant::now() + READY;
+        for service in Service::ALL {
+            let wanted = self.instances(service).count();
+            loop {
+                let members = self.onlooker.log.members(service.group()).await?;
+                if members.len() == wanted && members.iter().all(|member| !member.is_empty()) {
+                    break;
+                }
+                ensure!(Instant::now() < deadline, "{service}: {wanted} instances do not share");
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        Ok(())
     }
 
     /// Puts items into the store's table: the API takes no more than 1,000 units of each.

@@ -51,11 +51,11 @@ pub(crate) fn build(what: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Builds packages for release, whatever this program itself was built for; the folder of their
-/// programs.
+/// Builds packages for release, whatever this program itself was built for; cargo shows its own
+/// progress. The folder of their programs.
 pub(crate) fn build_release(packages: &[&str]) -> Result<PathBuf> {
     let mut command = cargo();
-    command.args(["build", "--release", "--quiet"]);
+    command.args(["build", "--release"]);
     command.args(packages.iter().flat_map(|name| ["--package", *name]));
     if !command.status().context("cannot start cargo")?.success() {
         bail!("the build failed: {command:?}");

@@ -41,7 +41,7 @@ impl Limit {
         match self {
             Self::Sql => "SQL alone, batches of 500, one connection per database",
             Self::Kafka => "broker alone, the same records produced once and consumed twice",
-            Self::Http => "HTTP alone, creates answered from memory, 64 connections",
+            Self::Http => "HTTP alone, creates answered from memory, 256 connections",
         }
     }
 
