@@ -38,11 +38,14 @@ struct AddItem {
     /// Units there are.
     #[serde(default = "one")]
     #[oai(default = "one")]
-    quantity: Bounded<1, 1000>,
+    quantity: Units,
 }
 
-fn one() -> Bounded<1, 1000> {
-    const ONE: Bounded<1, 1000> = Bounded::new(1).unwrap();
+/// Units of an item.
+type Units = Bounded<1, 1_000_000_000>;
+
+fn one() -> Units {
+    const ONE: Units = Bounded::new(1).unwrap();
     ONE
 }
 
@@ -103,7 +106,7 @@ impl Api {
     #[oai(path = "/api/v1/items/add", method = "post", operation_id = "add_item")]
     async fn add(&self, body: JsonBody<AddItem>) -> Result<Added, Failure> {
         let AddItem { seller_id, price, name, quantity } = body.0;
-        let added = self.items.add(seller_id.into(), price.get(), name.as_str(), quantity.into());
+        let added = self.items.add(seller_id.into(), price.get(), name.as_str(), quantity.get());
         let item_id: ItemId = added.await.map_err(|error| match error {
             NotAdded::Unasked(cause) => Failure::unavailable(cause),
             NotAdded::Undecided(cause) => Failure::undecided(cause),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
-use ordersaga_contract::{ItemId, Order, Quantity, Reason, SellerId};
+use ordersaga_contract::{ItemId, Order, Reason, SellerId};
 use ordersaga_runtime::postgres::Lease;
 use ordersaga_saga::stock::{Ledger, Reservation, Stock};
 use sqlx::migrate::Migrator;
@@ -144,7 +144,7 @@ pub(crate) async fn insert_item(
     seller: SellerId,
     price: i64,
     name: &str,
-    quantity: Quantity,
+    quantity: i64,
 ) -> Result<ItemId, NotAdded> {
     let mut lease = Lease::take(pool).await.map_err(|error| NotAdded::Unasked(error.into()))?;
     let insert = async {
@@ -155,7 +155,7 @@ pub(crate) async fn insert_item(
         .bind(seller.get())
         .bind(price)
         .bind(name)
-        .bind(quantity.get())
+        .bind(quantity)
         .fetch_one(&mut *lease)
         .await
         .context("adding an item")?;
@@ -283,8 +283,8 @@ mod tests {
     #[tokio::test]
     async fn without_a_database_an_item_is_certainly_not_added() {
         let nowhere = ordersaga_runtime::postgres::pool("postgres://127.0.0.1:1/none", "test", 1);
-        let (seller, quantity) = (SellerId::try_from(1).unwrap(), Quantity::try_from(1).unwrap());
-        let added = insert_item(&nowhere.unwrap(), seller, 1, "apple", quantity).await;
+        let seller = SellerId::try_from(1).unwrap();
+        let added = insert_item(&nowhere.unwrap(), seller, 1, "apple", 1).await;
         assert!(matches!(added, Err(NotAdded::Unasked(_))), "{added:?}");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use ordersaga_contract::{ItemId, Quantity, SellerId};
+use ordersaga_contract::{ItemId, SellerId};
 use ordersaga_runtime::postgres::within;
 use parking_lot::Mutex;
 use sqlx::PgPool;
@@ -61,7 +61,7 @@ impl Items {
         seller: SellerId,
         price: i64,
         name: &str,
-        quantity: Quantity,
+        quantity: i64,
     ) -> Result<ItemId, NotAdded> {
         let item = db::insert_item(&self.pool, seller, price, name, quantity).await?;
         // Somebody may have asked for the id before it existed.
