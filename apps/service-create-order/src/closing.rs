@@ -1,9 +1,11 @@
 //! Closing orders by what the store answers.
 
+use std::time::Duration;
+
 use ordersaga_contract::{Cancellation, EventKind, Initiator};
-use ordersaga_runtime::clock;
 use ordersaga_runtime::consumer::{Handler, Record};
 use ordersaga_runtime::outbox::{Batch, Outbox};
+use ordersaga_runtime::{clock, pace};
 use ordersaga_saga::order::Input;
 use sqlx::PgConnection;
 
@@ -21,6 +23,10 @@ impl Closing {
 
 impl Handler for Closing {
     type Applied = Advanced;
+
+    fn longest_pause(&self) -> Duration {
+        pace::LONGEST_ASIDE
+    }
 
     async fn apply(
         &self,

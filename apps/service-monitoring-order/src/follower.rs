@@ -1,8 +1,10 @@
 //! Following the topics: every event becomes a fact, on the node that owns its order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ordersaga_runtime::consumer::{Handler, Record};
+use ordersaga_runtime::pace;
 use sqlx::PgConnection;
 
 use crate::db;
@@ -31,6 +33,10 @@ impl Handler for Follower {
 
     fn lanes(&self) -> usize {
         self.shards.count()
+    }
+
+    fn longest_pause(&self) -> Duration {
+        pace::LONGEST_ASIDE
     }
 
     async fn apply(

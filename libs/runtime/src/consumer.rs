@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::KafkaConfig;
 use crate::health::Dependency;
+use crate::pace;
 use lane::Lane;
 
 /// Records of one transaction, at the most.
@@ -85,6 +86,12 @@ pub trait Handler: Send + Sync + 'static {
     /// How many lanes there are.
     fn lanes(&self) -> usize {
         1
+    }
+
+    /// The longest pause between two batches under load: the longer, the fewer transactions, and
+    /// the later the effects.
+    fn longest_pause(&self) -> Duration {
+        pace::LONGEST
     }
 
     /// Writes the records' effects in the transaction that also moves their offsets. Called again

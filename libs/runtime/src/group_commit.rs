@@ -1,9 +1,18 @@
 //! Group commit in the application: requests that arrive while a batch commits form the next one.
-//! There is no timer: at low load a request waits for no other, under load batches grow and the
-//! cost of a commit is shared.
+//! At low load a request waits for no other; under load batches grow, paced by their own size, and
+//! the cost of a commit is shared.
+
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+
+use crate::pace::Pace;
+
+/// The pause after a batch: for each request, and at most. Clients that wait for their answer
+/// before they ask again are held to one request per share, so it bounds the rate of one worker.
+const SHARE: Duration = Duration::from_micros(30);
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// Where requests join the batch that is forming.
 pub struct GroupCommit<Q, A> {
@@ -57,6 +66,7 @@ impl<Q, A> Batches<Q, A> {
         stop: CancellationToken,
         commit: impl Fn(Vec<Q>) -> F,
     ) {
+        let mut pace = Pace::new(SHARE, LONGEST_PAUSE);
         loop {
             let mut batch = Vec::new();
             tokio::select! {
@@ -74,6 +84,16 @@ impl<Q, A> Batches<Q, A> {
                     continue;
                 }
             }
+            let rest = pace.rest();
+            if !rest.is_zero() {
+                let _ = stop.run_until_cancelled(tokio::time::sleep(rest)).await;
+                while batch.len() < self.limit
+                    && let Ok(request) = self.queue.try_recv()
+                {
+                    batch.push(request);
+                }
+            }
+            pace.begin(batch.len());
             // Whoever gave up may have asked again: what nobody waits for is not begun.
             batch.retain(|(_, waiting)| !waiting.is_closed());
             if batch.is_empty() {

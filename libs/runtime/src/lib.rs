@@ -13,9 +13,15 @@ pub mod http;
 mod kafka;
 pub mod lifecycle;
 pub mod outbox;
+pub mod pace;
 pub mod postgres;
 mod producer;
 pub mod relay;
 pub mod service;
 pub mod telemetry;
 pub mod topics;
+
+/// Requests and records are many small allocations that one thread makes and another frees; with
+/// mimalloc's feature `override` librdkafka's as well.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -28,12 +28,13 @@ use crate::config::KafkaConfig;
 use crate::crash;
 use crate::health::Dependency;
 use crate::outbox::{CHANNEL, Outbox};
+use crate::pace::{self, Pace};
 use crate::postgres::{Lease, within};
 use crate::producer::{Delivery, Outgoing, Publisher};
 
 /// Rows fetched at once, and rows that may be on their way to the broker at once. A row is a batch
 /// of up to a thousand events, so this bounds memory, not throughput.
-const FETCH_ROWS: usize = 8;
+const FETCH_ROWS: usize = 16;
 const ROWS_IN_FLIGHT: usize = 32;
 /// Published rows are deleted this much later at the latest, so that one commit deletes many.
 const DELETE_DELAY: Duration = Duration::from_millis(50);
@@ -218,14 +219,17 @@ impl Drain<'_> {
         // A commit wakes the relay a moment before its row sinks below the horizon: it soon looks
         // again, then ever less often.
         let mut pause = FIRST_PAUSE;
+        let mut pace = Pace::new(pace::SHARE, pace::LONGEST);
         loop {
             if stop.is_cancelled() && self.is_at_end().await? {
                 return self.delete_acknowledged().await;
             }
             let room = self.in_flight.len() < ROWS_IN_FLIGHT;
-            if look && room {
-                let rows = self.enqueue().await?;
+            let rest = pace.rest();
+            if look && room && rest.is_zero() {
+                let (rows, events) = self.enqueue().await?;
                 if rows > 0 {
+                    pace.begin(events);
                     pause = FIRST_PAUSE;
                 }
                 look = rows == FETCH_ROWS;
@@ -240,8 +244,11 @@ impl Drain<'_> {
                 Some(()) = acknowledged => self.take_acknowledged()?,
                 Some(()) = delete => self.delete_acknowledged().await?,
                 () = stop.cancelled(), if self.ending.is_none() => {}
-                () = self.relay.outbox.woken(), if room => (look, pause) = (true, FIRST_PAUSE),
-                () = tokio::time::sleep(pause) => (look, pause) = (true, (pause * 2).min(SWEEP)),
+                () = self.relay.outbox.woken(), if room && !look => (look, pause) = (true, FIRST_PAUSE),
+                () = tokio::time::sleep(rest), if look && room => {}
+                () = tokio::time::sleep(pause), if !look => {
+                    (look, pause) = (true, (pause * 2).min(SWEEP));
+                }
             }
         }
     }
@@ -265,8 +272,9 @@ impl Drain<'_> {
         Ok(last.map_or(self.cursor, |(tx, id)| Cursor { tx, id }))
     }
 
-    /// Reads rows below the horizon, in commit order, and hands their events to the producer.
-    async fn enqueue(&mut self) -> anyhow::Result<usize> {
+    /// Reads rows below the horizon, in commit order, and hands their events to the producer; how
+    /// many of both.
+    async fn enqueue(&mut self) -> anyhow::Result<(usize, usize)> {
         let rows = sqlx::query_as(
             "SELECT tx::text::bigint AS tx, id, at, facts, order_ids, payloads, traceparents, \
                     cache_ids, cache_versions \
@@ -289,7 +297,7 @@ impl Drain<'_> {
             self.cursor = Cursor { tx: row.tx, id: row.id };
             self.in_flight.push_back((self.cursor, delivery));
         }
-        Ok(rows.len())
+        Ok((rows.len(), rows.iter().map(|row| row.facts.len()).sum()))
     }
 
     async fn invalidate(&self, rows: &[Row]) -> anyhow::Result<()> {
