@@ -15,7 +15,8 @@ const SETTINGS: [&str; 9] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
     "max_connections=100",
-    "shared_buffers=64MB",
+    // What was written between two checkpoints: with less, pages are written again and again.
+    "shared_buffers=256MB",
     // The data fits in memory: an index read costs what a sequential one does.
     "random_page_cost=1.1",
     // Short statements only: compiling them costs more than it saves.
