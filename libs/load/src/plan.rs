@@ -4,7 +4,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 /// Most units an item can be made with.
-pub(crate) const UNITS: u32 = 1_000;
+pub(crate) const UNITS: u32 = 1_000_000_000;
 
 /// The load, and on what.
 #[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
@@ -29,8 +29,7 @@ pub struct Plan {
     /// Seconds of load before, which are not measured
     #[arg(long = "warmup", value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
     pub warmup_seconds: f64,
-    /// Items that are ordered, made for the run with 1000 units each. Orders beyond that are
-    /// refused by the store
+    /// Items that are ordered, made for the run, with a billion units each
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub items: u32,
     /// Make no items: order those from this id on, which must be seller 1's
