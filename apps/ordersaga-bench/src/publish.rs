@@ -44,8 +44,8 @@ pub(crate) fn print(figures: &Figures) {
     let of = |name: &str, table: fn(&Series) -> Table| {
         figures.series(name).map(table).unwrap_or_default()
     };
-    show("Bytes, saturation with 64 connections", &of(scenario::TYPICAL, tables::bytes));
-    show("Memory, saturation with 64 connections", &of(scenario::TYPICAL, tables::memory));
+    show("Bytes, saturation with 256 connections", &of(scenario::TYPICAL, tables::bytes));
+    show("Memory, saturation with 256 connections", &of(scenario::TYPICAL, tables::memory));
     show("Twice the capacity", &of(OVERLOAD, tables::overload));
     show("Memory, twice the capacity", &of(OVERLOAD, tables::memory));
 }

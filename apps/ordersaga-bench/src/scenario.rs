@@ -51,10 +51,10 @@ impl Phase {
 }
 
 const SATURATION: Scenario = Scenario {
-    name: "saturation-64",
-    title: "saturation, 64 connections",
+    name: "saturation-256",
+    title: "saturation, 256 connections",
     phase: Phase::Ordinary,
-    pace: Pace::Clients(64),
+    pace: Pace::Clients(256),
     items: 1_000,
     cancel: 0.0,
     read: 0.0,
@@ -68,13 +68,13 @@ pub(crate) const ALL: [Scenario; 11] = [
         pace: Pace::Clients(16),
         ..SATURATION
     },
-    SATURATION,
     Scenario {
-        name: "saturation-256",
-        title: "saturation, 256 connections",
-        pace: Pace::Clients(256),
+        name: "saturation-64",
+        title: "saturation, 64 connections",
+        pace: Pace::Clients(64),
         ..SATURATION
     },
+    SATURATION,
     Scenario { name: "light", title: "light, 100 orders/s", pace: Pace::Rate(100.0), ..SATURATION },
     Scenario { name: "hot-item", title: "one hot item", items: 1, ..SATURATION },
     Scenario { name: "10000-items", title: "10,000 items", items: 10_000, ..SATURATION },

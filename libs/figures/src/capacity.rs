@@ -5,7 +5,7 @@ use crate::number::{short, whole};
 use crate::{Figures, Series, Table};
 
 /// The series whose costs are taken, and others that tell of single parts.
-const TYPICAL: &str = "saturation-64";
+const TYPICAL: &str = "saturation-256";
 const HOT_ITEM: &str = "hot-item";
 const SQL: &str = "limit-sql";
 const KAFKA: &str = "limit-kafka";

@@ -33,9 +33,10 @@ use crate::postgres::{Lease, within};
 use crate::producer::{Delivery, Outgoing, Publisher};
 
 /// Rows fetched at once, and rows that may be on their way to the broker at once. A row is a batch
-/// of up to a thousand events, so this bounds memory, not throughput.
-const FETCH_ROWS: usize = 16;
-const ROWS_IN_FLIGHT: usize = 32;
+/// of up to a thousand events, so this bounds memory; of a few events each, many rows come between
+/// two looks.
+const FETCH_ROWS: usize = 64;
+const ROWS_IN_FLIGHT: usize = 256;
 /// Published rows are deleted this much later at the latest, so that one commit deletes many.
 const DELETE_DELAY: Duration = Duration::from_millis(50);
 /// How soon the relay looks again after a look that found nothing, at first and at the latest.
@@ -228,11 +229,14 @@ impl Drain<'_> {
             let rest = pace.rest();
             if look && room && rest.is_zero() {
                 let (rows, events) = self.enqueue().await?;
+                look = rows == FETCH_ROWS;
                 if rows > 0 {
-                    pace.begin(events);
                     pause = FIRST_PAUSE;
                 }
-                look = rows == FETCH_ROWS;
+                // Whoever is behind makes no pause.
+                if rows > 0 && !look {
+                    pace.begin(events);
+                }
                 continue;
             }
             let front = self.in_flight.front().map(|(_, delivery)| delivery.clone());
