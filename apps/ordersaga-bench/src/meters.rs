@@ -29,7 +29,8 @@ pub(crate) struct Node {
     wal_bytes: i64,
     /// The next transaction's id.
     transactions: i64,
-    /// Size of the database.
+    /// Size of the tables with their indexes, but for the outbox: what passes through that is gone
+    /// again, and vacuum gives its space back at any time.
     stored_bytes: i64,
 }
 
@@ -53,7 +54,9 @@ impl Node {
         let (wal_bytes, transactions, stored_bytes) = sqlx::query_as(
             "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint, \
                     pg_snapshot_xmax(pg_current_snapshot())::text::bigint, \
-                    pg_database_size(current_database())",
+                    (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class \
+                     WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace \
+                       AND relname <> 'outbox')",
         )
         .fetch_one(system.onlooker.sql(cluster))
         .await
