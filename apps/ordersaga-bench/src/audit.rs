@@ -1,6 +1,7 @@
 //! Whether the databases agree when everything is over.
 
 use anyhow::{Result, ensure};
+use ordersaga_contract::PARTITIONS;
 use ordersaga_devstack::Cluster;
 
 use crate::system::System;
@@ -25,8 +26,8 @@ pub(crate) async fn audit(system: &System) -> Result<()> {
     .await?;
     ensure!(wrong == 0, "of {wrong} items another quantity is counted than is reserved");
     let mut placed = 0;
-    for shard in [Cluster::Shard1, Cluster::Shard2] {
-        for partition in 0..16 {
+    for shard in Cluster::ALL.into_iter().filter(|cluster| cluster.is_shard()) {
+        for partition in 0..PARTITIONS {
             let table = format!("order_event_{partition:02}");
             let count = format!("SELECT count(*) FROM {table} WHERE fact = 1");
             let count = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(count));

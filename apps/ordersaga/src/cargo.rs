@@ -43,26 +43,24 @@ fn profile() -> Result<Vec<String>> {
 
 /// Builds programs of the workspace; cargo shows its own progress.
 pub(crate) fn build(what: &[&str]) -> Result<()> {
-    let mut command = cargo();
-    command.arg("build").args(profile()?).args(what);
-    if !command.status().context("cannot start cargo")?.success() {
-        bail!("the build failed: {command:?}");
-    }
-    Ok(())
+    run(cargo().arg("build").args(profile()?).args(what))
 }
 
 /// Builds packages for release, whatever this program itself was built for; cargo shows its own
 /// progress. The folder of their programs.
 pub(crate) fn build_release(packages: &[&str]) -> Result<PathBuf> {
-    let mut command = cargo();
-    command.args(["build", "--release"]);
-    command.args(packages.iter().flat_map(|name| ["--package", *name]));
-    if !command.status().context("cannot start cargo")?.success() {
-        bail!("the build failed: {command:?}");
-    }
+    let packages = packages.iter().flat_map(|name| ["--package", *name]);
+    run(cargo().args(["build", "--release"]).args(packages))?;
     let own = std::env::current_exe().context("cannot tell where this program is")?;
     let target = own.ancestors().nth(2).context("this program is in no folder of a build")?;
     Ok(target.join("release"))
+}
+
+fn run(build: &mut Command) -> Result<()> {
+    if !build.status().context("cannot start cargo")?.success() {
+        bail!("the build failed: {build:?}");
+    }
+    Ok(())
 }
 
 /// Builds another program of the workspace, which lies beside this one; what starts it.

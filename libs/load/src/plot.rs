@@ -4,9 +4,10 @@
 use std::fmt::Write;
 
 use maud::{Markup, PreEscaped, html};
+use ordersaga_figures::number::whole;
 
 use crate::report::{Report, Second};
-use crate::table::{load, number};
+use crate::table::load;
 
 const STYLE: &str = include_str!("plot.css");
 const WIDTH: f64 = 960.0;
@@ -133,7 +134,7 @@ pub fn plot(report: &Report) -> String {
 }
 
 fn told(report: &Report) -> String {
-    let mut text = format!("{} orders a second", number(report.orders_per_second));
+    let mut text = format!("{} orders a second", whole(report.orders_per_second));
     let _ = write!(
         text,
         "; create p50 {:.1} ms, p99 {:.1} ms",
@@ -183,7 +184,7 @@ fn frame(chart: &Chart, lines: &[Line]) -> Markup {
 }
 
 fn label(tick: f64) -> String {
-    if tick >= 1.0 || tick == 0.0 { number(tick) } else { tick.to_string() }
+    if tick >= 1.0 || tick == 0.0 { whole(tick) } else { tick.to_string() }
 }
 
 fn times(seconds: f64, x: impl Fn(f64) -> f64, top: f64) -> Markup {

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
+use ordersaga_figures::number::whole;
 
 use crate::Plan;
 use crate::report::{Checks, Errors, Latency, Orders, OwnCpu, Report};
@@ -52,21 +53,21 @@ impl Report {
         let Orders { acknowledged, terminal, unsent, .. } = self.orders;
         let mut text = format!(
             "{} orders acknowledged in {:.1} s, {} a second",
-            number(acknowledged as f64),
+            whole(acknowledged as f64),
             self.sending_seconds,
-            number(self.acknowledged_per_second),
+            whole(self.acknowledged_per_second),
         );
         if self.terminal_ms.is_some() {
             let _ = write!(
                 text,
                 "; {} ended in {:.1} s, {} a second",
-                number(terminal as f64),
+                whole(terminal as f64),
                 self.seconds,
-                number(self.orders_per_second),
+                whole(self.orders_per_second),
             );
         }
         if unsent > 0 {
-            let _ = write!(text, "; {} were due and could not be sent", number(unsent as f64));
+            let _ = write!(text, "; {} were due and could not be sent", whole(unsent as f64));
         }
         text + "."
     }
@@ -89,7 +90,7 @@ impl Report {
     fn troubles(&self) -> String {
         let mut text = String::new();
         for (status, count) in &self.refused {
-            let _ = write!(text, "Answered {status}: {}. ", number(*count as f64));
+            let _ = write!(text, "Answered {status}: {}. ", whole(*count as f64));
         }
         let Errors { connect, lost, timeout, malformed } = self.errors;
         let all = [
@@ -110,7 +111,7 @@ impl Report {
 pub(crate) fn load(plan: &Plan) -> String {
     let mut text = match plan.rate {
         None => "Closed loop".to_owned(),
-        Some(rate) => format!("Open loop, {} creates a second", number(rate)),
+        Some(rate) => format!("Open loop, {} creates a second", whole(rate)),
     };
     let _ = write!(text, ", {}", counted(u64::from(plan.connections), "client"));
     let _ = write!(text, ", {}", counted(u64::from(plan.items), "item"));
@@ -129,7 +130,7 @@ pub(crate) fn load(plan: &Plan) -> String {
 fn row(name: &str, latency: Latency) -> [String; 8] {
     let Latency { count, mean, p50, p90, p99, p999, max } = latency;
     let [mean, p50, p90, p99, p999, max] = [mean, p50, p90, p99, p999, max].map(milliseconds);
-    [name.to_owned(), number(count as f64), mean, p50, p90, p99, p999, max]
+    [name.to_owned(), whole(count as f64), mean, p50, p90, p99, p999, max]
 }
 
 /// With as many digits as say something.
@@ -137,7 +138,7 @@ fn milliseconds(value: f64) -> String {
     match value {
         value if value < 10.0 => format!("{value:.2}"),
         value if value < 1_000.0 => format!("{value:.1}"),
-        value => number(value),
+        value => whole(value),
     }
 }
 
@@ -192,37 +193,18 @@ fn ids(examples: &[i64], count: u64) -> String {
 }
 
 fn list(all: &[(u64, &str)]) -> String {
-    let each = all.iter().map(|(count, what)| format!("{} {what}", number(*count as f64)));
+    let each = all.iter().map(|(count, what)| format!("{} {what}", whole(*count as f64)));
     each.collect::<Vec<_>>().join(", ")
 }
 
 fn counted(count: u64, thing: &str) -> String {
-    format!("{} {thing}{}", number(count as f64), if count == 1 { "" } else { "s" })
-}
-
-/// Whole, with commas between thousands.
-pub(crate) fn number(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    format!("{} {thing}{}", whole(count as f64), if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::tests::example;
-
-    #[test]
-    fn numbers_are_easy_to_read() {
-        let numbers = [0.0, 999.4, 1_000.0, 1_234_567.0].map(number);
-        assert_eq!(numbers, ["0", "999", "1,000", "1,234,567"]);
-    }
 
     #[test]
     fn what_is_wrong_stands_out() {

@@ -13,8 +13,6 @@ use crate::run::{self, LOAD};
 use crate::sampler::{Group, Sampler};
 use crate::scenario;
 
-/// More than in the typical scenario: nothing but HTTP is to keep the server from working.
-const CONNECTIONS: u32 = 256;
 const PROGRAM: &str = "create-order-http-only";
 /// How long it may take to listen.
 const READY: Duration = Duration::from_secs(20);
@@ -26,7 +24,6 @@ pub(super) async fn run(bench: &Bench<'_>) -> Result<Run> {
     wait_ready(port).await?;
     let mut load = run::load_of(system, &scenario::typical(), length, 0.0);
     load.create = vec![format!("http://127.0.0.1:{port}")];
-    load.connections = CONNECTIONS;
     load.follow = false;
     let running = load.start(binaries, &system.stack.parts().folder)?;
     let groups = [Group::new("create-order", server.id()), Group::new(LOAD, running.pid())];

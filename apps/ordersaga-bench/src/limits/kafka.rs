@@ -1,5 +1,6 @@
 //! The broker with librdkafka alone: the records of real orders, produced once, and consumed as
-//! often as the services do. The clients have the services' settings.
+//! often as the services do. The producer has the services' settings; the consumers fetch as far
+//! ahead as librdkafka does by itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ordersaga_checker::{Log, Record};
+use ordersaga_contract::PARTITIONS;
 use ordersaga_figures::Run;
 use ordersaga_runtime::topics::{self, TopicsFile};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -23,7 +25,6 @@ const PREFIX: &str = "limit.";
 const TOPICS: [&str; 2] = ["incoming", "reservation"];
 /// Who reads what: the store, create-order, monitoring.
 const READERS: [&[&str]; 3] = [&["incoming"], &["reservation"], &["incoming", "reservation"]];
-const PARTITIONS: i32 = 16;
 /// Records taken from each partition to be written again and again: enough of them that they
 /// compress as differing ones do.
 const SAMPLES: i64 = 128;
@@ -106,7 +107,7 @@ fn samples(broker: &str) -> Result<[Vec<Record>; 2]> {
     let mut samples = [Vec::new(), Vec::new()];
     for (topic, samples) in TOPICS.iter().zip(&mut samples) {
         let mut from = TopicPartitionList::new();
-        for partition in 0..PARTITIONS {
+        for partition in 0..PARTITIONS.cast_signed() {
             from.add_partition_offset(topic, partition, Offset::OffsetTail(SAMPLES))?;
         }
         consumer.assign(&from)?;
