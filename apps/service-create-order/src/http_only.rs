@@ -14,12 +14,12 @@ use ordersaga_runtime::service;
 
 use crate::config::Config;
 use crate::desk::{Answer, Command};
-use crate::{api, desk};
+use crate::{NAME, api, desk};
 
 /// `main` of the program. It takes the service's settings, those without a use included.
 pub fn main() -> anyhow::Result<ExitCode> {
     let config = Config::from_environment();
-    service::run(&config.service.log.clone(), run(config))
+    service::run(NAME, &config.service.clone(), run(config))
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {

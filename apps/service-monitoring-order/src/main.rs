@@ -28,7 +28,7 @@ fn main() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let config = Config::from_environment();
-    service::run(&config.service.log.clone(), run(config))
+    service::run(NAME, &config.service.clone(), run(config))
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {

@@ -157,6 +157,37 @@ pub struct LogConfig {
     pub level: String,
 }
 
+/// How a consumer's spans belong to the traces of what it consumes.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceConsumers {
+    /// One span per batch, in a trace of its own, linked to the records' traces.
+    Link,
+    /// One span per record, in the record's trace; what it causes follows from it.
+    Parent,
+}
+
+/// Traces.
+#[derive(Args, Clone, Debug)]
+pub struct TraceConfig {
+    /// URL of the collector that gets spans by OTLP over HTTP, without its path /v1/traces; empty: no tracing.
+    #[arg(id = "otel_exporter_otlp_endpoint", long = "otel-exporter-otlp-endpoint",
+          env = "OTEL_EXPORTER_OTLP_ENDPOINT", default_value = "", hide_default_value = true,
+          value_parser = collector)]
+    pub endpoint: String,
+    /// Part of the requests that is traced, from 0 to 1, where the client has not decided by its traceparent.
+    #[arg(id = "otel_traces_sampler_arg", long = "otel-traces-sampler-arg",
+          env = "OTEL_TRACES_SAMPLER_ARG", default_value = "1", value_parser = ratio)]
+    pub ratio: f64,
+    /// How a consumer's spans belong to the traces of the records it consumes.
+    #[arg(
+        id = "trace_consumers",
+        long = "trace-consumers",
+        env = "TRACE_CONSUMERS",
+        default_value = "link"
+    )]
+    pub consumers: TraceConsumers,
+}
+
 /// Stopping.
 #[derive(Args, Clone, Debug)]
 pub struct ShutdownConfig {
@@ -227,6 +258,19 @@ fn topic_prefix(value: &str) -> Result<String, String> {
     }
 }
 
+fn collector(value: &str) -> Result<String, String> {
+    if value.is_empty() || value.starts_with("http://") {
+        Ok(value.to_owned())
+    } else {
+        Err("a URL that begins with http:// is expected".to_owned())
+    }
+}
+
+fn ratio(value: &str) -> Result<f64, String> {
+    let ratio = value.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.ok_or_else(|| "a number from 0 to 1 is expected".to_owned())
+}
+
 fn log_directives(value: &str) -> Result<String, String> {
     tracing_subscriber::EnvFilter::try_new(value)
         .map(|_| value.to_owned())
@@ -247,6 +291,8 @@ mod tests {
         kafka: KafkaConfig,
         #[command(flatten)]
         log: LogConfig,
+        #[command(flatten)]
+        trace: TraceConfig,
         #[command(flatten)]
         shutdown: ShutdownConfig,
     }
@@ -269,6 +315,7 @@ mod tests {
         assert_eq!(service.http.body_limit_bytes, 16384);
         assert_eq!(service.postgres.connections, 8);
         assert_eq!(service.log.level, "info");
+        assert_eq!(service.trace.endpoint, "");
         assert_eq!(service.shutdown.timeout, Duration::from_secs(20));
     }
 
@@ -285,6 +332,10 @@ mod tests {
             ("--kafka-session-timeout-ms", "soon"),
             ("--log-level", "info,=x=y"),
             ("--log-format", "xml"),
+            ("--otel-exporter-otlp-endpoint", "collector:4318"),
+            ("--otel-traces-sampler-arg", "1.5"),
+            ("--otel-traces-sampler-arg", "NaN"),
+            ("--trace-consumers", "both"),
         ] {
             let message = parsed(&[&format!("{argument}={value}")]).unwrap_err();
             assert!(message.contains(argument), "{argument}={value}: {message}");
@@ -326,6 +377,9 @@ mod tests {
             "KAFKA_SESSION_TIMEOUT_MS",
             "LOG_FORMAT",
             "LOG_LEVEL",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "OTEL_TRACES_SAMPLER_ARG",
+            "TRACE_CONSUMERS",
             "SHUTDOWN_TIMEOUT_SECONDS",
         ] {
             assert!(help.contains(&format!("env: {variable}")), "{variable} is missing:\n{help}");

@@ -20,6 +20,7 @@ pub mod relay;
 pub mod service;
 pub mod telemetry;
 pub mod topics;
+mod trace;
 
 /// Requests and records are many small allocations that one thread makes and another frees; with
 /// mimalloc's feature `override` librdkafka's as well.

@@ -31,6 +31,7 @@ use crate::outbox::{CHANNEL, Outbox};
 use crate::pace::{self, Pace};
 use crate::postgres::{Lease, within};
 use crate::producer::{Delivery, Outgoing, Publisher};
+use crate::trace;
 
 /// Rows fetched at once, and rows that may be on their way to the broker at once. A row is a batch
 /// of up to a thousand events, so this bounds memory; of a few events each, many rows come between
@@ -199,6 +200,14 @@ struct Row {
     cache_versions: Vec<i64>,
 }
 
+/// A row on its way to the broker.
+struct InFlight {
+    cursor: Cursor,
+    delivery: Arc<Delivery>,
+    /// Those of its events that are traced.
+    sending: Vec<trace::Sending>,
+}
+
 struct Drain<'a> {
     relay: &'a Relay,
     publisher: &'a Publisher,
@@ -207,7 +216,7 @@ struct Drain<'a> {
     topics: [String; 3],
     /// The last row enqueued.
     cursor: Cursor,
-    in_flight: VecDeque<(Cursor, Arc<Delivery>)>,
+    in_flight: VecDeque<InFlight>,
     /// The last row acknowledged with all before it, and when it is to be deleted.
     acknowledged: Option<(Cursor, Instant)>,
     /// When stopping: the last row still to be published, and until when that is tried.
@@ -239,7 +248,7 @@ impl Drain<'_> {
                 }
                 continue;
             }
-            let front = self.in_flight.front().map(|(_, delivery)| delivery.clone());
+            let front = self.in_flight.front().map(|row| row.delivery.clone());
             let acknowledged: OptionFuture<_> = front.map(Delivery::acknowledged).into();
             let delete: OptionFuture<_> =
                 self.acknowledged.map(|(_, at)| tokio::time::sleep_until(at)).into();
@@ -297,9 +306,9 @@ impl Drain<'_> {
             crash::point("relay.before_publish");
         }
         for row in &rows {
-            let delivery = self.publish(row).await?;
+            let (delivery, sending) = self.publish(row).await?;
             self.cursor = Cursor { tx: row.tx, id: row.id };
-            self.in_flight.push_back((self.cursor, delivery));
+            self.in_flight.push_back(InFlight { cursor: self.cursor, delivery, sending });
         }
         Ok((rows.len(), rows.iter().map(|row| row.facts.len()).sum()))
     }
@@ -313,7 +322,7 @@ impl Drain<'_> {
         if changed.is_empty() { Ok(()) } else { caches.invalidate(changed).await }
     }
 
-    async fn publish(&self, row: &Row) -> anyhow::Result<Arc<Delivery>> {
+    async fn publish(&self, row: &Row) -> anyhow::Result<(Arc<Delivery>, Vec<trace::Sending>)> {
         let time = cloud_event::time(row.at);
         let mut keys = Vec::with_capacity(row.order_ids.len());
         for (order, fact) in row.order_ids.iter().zip(&row.facts) {
@@ -321,28 +330,40 @@ impl Drain<'_> {
             let order = OrderId::try_from(*order).context("a bad order id in the outbox")?;
             keys.push((order, fact, order.to_string()));
         }
+        let mut sending = Vec::new();
         let records = keys.iter().zip(&row.payloads).zip(&row.traceparents);
-        let records = records.map(|(((order, fact, key), payload), traceparent)| Outgoing {
-            topic: &self.topics[fact.topic() as usize],
-            partition: Some(partition_of(*order)),
-            key: Some(key.as_bytes()),
-            payload: Some(payload),
-            headers: headers(*order, *fact, &self.relay.source, &time, traceparent.as_deref()),
+        let records = records.map(|(((order, fact, key), payload), traceparent)| {
+            let topic = &self.topics[fact.topic() as usize];
+            let span = trace::Sending::begin(topic, *order, traceparent.as_deref());
+            let own = span.as_ref().map(trace::Sending::traceparent);
+            sending.extend(span);
+            let traceparent = own.as_deref().or(traceparent.as_deref());
+            Outgoing {
+                topic,
+                partition: Some(partition_of(*order)),
+                key: Some(key.as_bytes()),
+                payload: Some(payload),
+                headers: headers(*order, *fact, &self.relay.source, &time, traceparent),
+            }
         });
-        let delivery = self.publisher.publish(records.collect()).await?;
+        let records = records.collect();
+        let delivery = self.publisher.publish(records).await?;
         for topic in Topic::EVENTS {
             let events = keys.iter().filter(|(_, fact, _)| fact.topic() == topic).count();
             PUBLISHED.with_label_values(&[topic.name()]).inc_by(events as u64);
         }
-        Ok(delivery)
+        Ok((delivery, sending))
     }
 
     fn take_acknowledged(&mut self) -> anyhow::Result<()> {
-        while let Some((cursor, delivery)) = self.in_flight.front() {
-            let Some(outcome) = delivery.outcome() else { break };
+        while let Some(row) = self.in_flight.front_mut() {
+            let Some(outcome) = row.delivery.outcome() else { break };
+            if let Err(error) = &outcome {
+                row.sending.iter_mut().for_each(|span| span.fail(&error.to_string()));
+            }
             outcome?;
             let due = self.acknowledged.map_or_else(|| Instant::now() + DELETE_DELAY, |a| a.1);
-            self.acknowledged = Some((*cursor, due));
+            self.acknowledged = Some((row.cursor, due));
             self.in_flight.pop_front();
         }
         Ok(())

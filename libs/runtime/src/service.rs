@@ -10,14 +10,16 @@ use poem_openapi::OpenApi;
 use sqlx::postgres::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{HttpConfig, KafkaConfig, LogConfig, PostgresConfig, ShutdownConfig};
+use crate::config::{
+    HttpConfig, KafkaConfig, LogConfig, PostgresConfig, ShutdownConfig, TraceConfig,
+};
 use crate::consumer::{Consumer, Handler};
 use crate::health::{Dependency, Health};
 use crate::http::{self, HttpService};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::outbox::Outbox;
 use crate::relay::{Invalidate, Relay};
-use crate::{postgres, telemetry};
+use crate::{postgres, telemetry, trace};
 
 /// The settings every service has.
 #[derive(Args, Clone, Debug)]
@@ -34,6 +36,9 @@ pub struct ServiceConfig {
     /// Logs.
     #[command(flatten)]
     pub log: LogConfig,
+    /// Traces.
+    #[command(flatten)]
+    pub trace: TraceConfig,
     /// Stopping.
     #[command(flatten)]
     pub shutdown: ShutdownConfig,
@@ -54,12 +59,15 @@ pub struct Service {
     pub outbox: Outbox,
 }
 
-/// Runs a service's `main` on a runtime of its own, with logs as configured.
+/// Runs a service's `main` on a runtime of its own, with logs and traces as configured.
 pub fn run<F: Future<Output = anyhow::Result<ExitCode>>>(
-    log: &LogConfig,
+    name: &'static str,
+    config: &ServiceConfig,
     service: F,
 ) -> anyhow::Result<ExitCode> {
-    telemetry::init(log)?;
+    telemetry::init(&config.log)?;
+    // The last spans leave when the service has ended.
+    let _exporting = trace::init(name, &config.trace)?;
     tokio::runtime::Runtime::new()?.block_on(service)
 }
 

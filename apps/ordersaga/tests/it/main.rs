@@ -21,3 +21,4 @@ mod retention;
 mod roles;
 mod scaling;
 mod session;
+mod trace;

@@ -15,8 +15,8 @@ use tokio::sync::Notify;
 use super::poison::Poison;
 use super::{BATCH, BATCH_SIZE, Handler, Place, RECORDS, Record, Shared};
 use crate::backoff::Backoff;
-use crate::crash;
 use crate::postgres::{self, Lease};
+use crate::{crash, trace};
 
 /// A transaction that takes longer than this is given up and repeated.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -133,7 +133,9 @@ impl<H: Handler> Shared<H> {
     }
 
     /// Applies a batch, however often it takes, unless its partitions are taken away meanwhile.
-    async fn settle(&self, lane: usize, epoch: u64, batch: Batch) {
+    async fn settle(&self, lane: usize, epoch: u64, mut batch: Batch) {
+        let group = &self.consumer.kafka.group;
+        let mut processing = trace::Processing::begin(group, &mut batch.records);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         while self.epoch() == epoch && !self.out_of_step.load(Ordering::Acquire) {
             match postgres::within(TRANSACTION_TIMEOUT, self.transact(&batch)).await {
@@ -151,6 +153,7 @@ impl<H: Handler> Shared<H> {
                 Err(error) => {
                     let records = batch.records.len();
                     let error = format!("{error:#}");
+                    processing.retried(&error);
                     tracing::warn!(lane, records, error, "a batch is tried again");
                 }
             }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use ordersaga_contract::cloud_event;
 use poem::{
     Endpoint, Request, Response, Result,
     http::{HeaderMap, Method, header},
@@ -24,7 +25,7 @@ use super::{
     problem_type::ProblemType,
     request_id::{self, RequestId},
 };
-use crate::lifecycle::panic_message;
+use crate::{lifecycle::panic_message, trace};
 
 /// Limits shared by all operations of a server.
 pub(super) struct Limits {
@@ -52,13 +53,16 @@ pub(super) struct Rules {
 /// An endpoint with everything around it. It never returns an error.
 pub(super) struct Operation<E> {
     inner: E,
+    method: Method,
+    route: String,
     metrics: RouteMetrics,
     rules: Option<Rules>,
 }
 
 impl<E: Endpoint<Output = Response>> Operation<E> {
     pub(super) fn new(inner: E, method: &Method, route: &str, rules: Option<Rules>) -> Self {
-        Self { inner, metrics: RouteMetrics::new(method, route), rules }
+        let metrics = RouteMetrics::new(method, route);
+        Self { inner, method: method.clone(), route: route.to_owned(), metrics, rules }
     }
 
     async fn answer(&self, mut request: Request) -> Result<Response, Failure> {
@@ -77,6 +81,15 @@ impl<E: Endpoint<Output = Response>> Operation<E> {
         })
     }
 
+    /// Begins a span, whose context takes the place of the client's; the pages beside the API are
+    /// not traced.
+    fn trace(&self, request: &mut Request) -> Option<trace::Request> {
+        self.rules.as_ref()?;
+        let trace = trace::Request::begin(&self.method, &self.route, request.headers())?;
+        request.headers_mut().insert(cloud_event::TRACEPARENT, trace.traceparent());
+        Some(trace)
+    }
+
     async fn handle(&self, request: Request) -> Result<Response, Failure> {
         match AssertUnwindSafe(self.inner.call(request)).catch_unwind().await {
             Ok(outcome) => outcome.map_err(Failure::from),
@@ -91,15 +104,19 @@ impl<E: Endpoint<Output = Response>> Operation<E> {
 impl<E: Endpoint<Output = Response>> Endpoint for Operation<E> {
     type Output = Response;
 
-    async fn call(&self, request: Request) -> Result<Response> {
+    async fn call(&self, mut request: Request) -> Result<Response> {
         let started = Instant::now();
         let _active = Active::enter();
         let id = RequestId::of(&request);
+        let trace = self.trace(&mut request);
         let span = tracing::debug_span!("request", id = id.as_str());
         let outcome = self.answer(request).instrument(span).await;
         let mut response = outcome.unwrap_or_else(|failure| failure.respond(Some(&id)));
         response.headers_mut().insert(request_id::HEADER, id.into_header());
         self.metrics.observe(response.status(), started);
+        if let Some(trace) = trace {
+            trace.end(response.status());
+        }
         Ok(response)
     }
 }
