@@ -12,6 +12,7 @@ mod delivery;
 mod dlq;
 mod http;
 mod invariants;
+mod kubernetes;
 mod load;
 mod outage;
 mod overload;
