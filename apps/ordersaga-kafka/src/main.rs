@@ -9,6 +9,8 @@ macro_rules! say {
     }};
 }
 
+#[cfg(test)]
+mod console;
 mod dlq;
 mod schemas;
 mod topics;
