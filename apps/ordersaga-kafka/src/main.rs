@@ -9,7 +9,10 @@ macro_rules! say {
     }};
 }
 
+#[cfg(test)]
+mod console;
 mod dlq;
+mod schemas;
 mod topics;
 
 use std::io::Write;
@@ -30,6 +33,9 @@ enum Command {
     /// The topics of redpanda/topics.toml
     #[command(subcommand)]
     Topics(topics::Command),
+    /// What is published of the events: JSON Schemas and the document of all channels
+    #[command(subcommand)]
+    Schemas(schemas::Command),
     /// Records that a consumer could not read: looks at them, puts them back, sets them aside
     Dlq(dlq::Arguments),
 }
@@ -68,6 +74,7 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Topics(command) => topics::run(command).await,
+        Command::Schemas(command) => schemas::run(&command),
         Command::Dlq(arguments) => dlq::run(arguments).await,
     }
 }

@@ -7,14 +7,24 @@ use anyhow::{Result, bail};
 use ordersaga_runtime::topics::{self, TopicsFile};
 
 use crate::Broker;
+use crate::schemas::{self, Registry};
 
 /// What to do with the topics.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Creates the topics that are missing and sets the settings that differ
-    Apply(Target),
+    /// Creates the topics that are missing and sets the settings that differ; registers the events'
+    /// schemas, if a Schema Registry is given
+    Apply(Apply),
     /// Shows the topics as the broker has them; fails when one is missing
     Describe(Target),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Apply {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    registry: Registry,
 }
 
 #[derive(clap::Args)]
@@ -37,7 +47,12 @@ impl Target {
 
 pub(crate) async fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Apply(target) => apply(&target).await?,
+        Command::Apply(Apply { target, registry }) => {
+            apply(&target).await?;
+            for schema in schemas::register(&registry, &target.broker.prefix).await? {
+                say!("{schema}");
+            }
+        }
         Command::Describe(target) => describe(&target).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,5 @@
-//! `openapi`: the committed documents are what the services say.
+//! `openapi`: the committed documents are what the services say, of their operations and of their
+//! events.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,20 +7,22 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use ordersaga_devstack::{Service, binary};
 
-use crate::cargo;
+use crate::{cargo, topics};
 
 /// What to do with the documents.
 #[derive(Debug, Clone, Copy, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Writes openapi/SERVICE.json for each service
+    /// Writes openapi/SERVICE.json for each service, and redpanda/asyncapi.json and
+    /// redpanda/schemas/EVENT.json of the events
     Export,
-    /// Fails when a committed document is not what its service says
+    /// Fails when a committed document is not what the code says
     Check,
 }
 
 pub(crate) fn run(command: Command) -> Result<ExitCode> {
     let names = Service::ALL.map(Service::name);
-    let packages: Vec<_> = names.iter().flat_map(|name| ["--package", *name]).collect();
+    let names = names.iter().chain([&topics::PROGRAM]);
+    let packages: Vec<_> = names.flat_map(|name| ["--package", *name]).collect();
     cargo::build(&[["--quiet"].as_slice(), &packages].concat())?;
     let mut all_same = true;
     for service in Service::ALL {
@@ -34,7 +37,21 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
             Command::Check => all_same &= compare(&file, &said),
         }
     }
+    all_same &= of_events(command)?;
     Ok(if all_same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The events' documents: true if they are as they should be.
+fn of_events(command: Command) -> Result<bool> {
+    let action = match command {
+        Command::Export => "export",
+        Command::Check => "check",
+    };
+    let program = std::env::current_exe()?.with_file_name(topics::PROGRAM);
+    let mut schemas = std::process::Command::new(&program);
+    schemas.args(["schemas", action, "--folder"]).arg(cargo::root().join("redpanda"));
+    let status = schemas.status().with_context(|| format!("cannot start {}", program.display()))?;
+    Ok(status.success())
 }
 
 fn file(service: Service) -> PathBuf {

@@ -4,6 +4,7 @@
 //! `version`: that number rises only when old readers would misunderstand.
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ClientId, Fact, ItemId, OrderId, Quantity, SellerId, Topic, partition_of};
@@ -28,7 +29,9 @@ pub struct Order {
 }
 
 /// Who ended an order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Initiator {
     /// The client cancelled.
@@ -40,7 +43,9 @@ pub enum Initiator {
 }
 
 /// Why an order ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Reason {
     /// Fewer units are free than the order wants.
@@ -237,7 +242,8 @@ impl Event {
         Ok(event)
     }
 
-    fn from_json(payload: &[u8]) -> Result<Self, DecodeError> {
+    /// Reads the value alone, wherever it stands.
+    pub(crate) fn from_json(payload: &[u8]) -> Result<Self, DecodeError> {
         let wire: Wire<'_> = match serde_json::from_slice(payload) {
             Ok(wire) => wire,
             Err(error) => return Err(unknown_version(payload).unwrap_or(error.into())),
@@ -271,20 +277,33 @@ impl Event {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Wire<'a> {
+/// The JSON form. What is said of the fields here is published: it stands in the schemas.
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Wire<'a> {
+    /// Version of this form. A reader refuses a version it does not know.
     version: u16,
+    /// What happened.
     #[serde(rename = "type")]
     kind: &'a str,
+    /// The order; at most 2^63 - 1. In decimal it is the record's key, and it decides the partition.
     order_id: OrderId,
+    /// The item ordered; at most 2^63 - 1.
     item_id: ItemId,
+    /// Who is named as the item's seller; at most 2^63 - 1.
     seller_id: SellerId,
+    /// Who ordered; at most 2^63 - 1.
     client_id: ClientId,
+    /// Units of the item ordered.
     quantity: Quantity,
+    /// When the writer decided it, by the writer's clock: RFC 3339, UTC, at most microseconds.
     time: DateTime<Utc>,
+    /// Who ended the order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Initiator")]
     initiator: Option<Initiator>,
+    /// Why the order ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Reason")]
     reason: Option<Reason>,
 }
 

@@ -61,6 +61,14 @@ impl Fact {
         }
     }
 
+    /// The service that says it.
+    pub const fn writer(self) -> &'static str {
+        match self {
+            Self::Placed | Self::ResetByClient | Self::ResetByDeadline => "service-create-order",
+            Self::Reserved | Self::Released | Self::ResetByStore => "service-store",
+        }
+    }
+
     /// Who ended the order, if the fact ends it.
     pub const fn initiator(self) -> Option<Initiator> {
         match self {

@@ -1,8 +1,10 @@
 //! Ids and amounts as types of their own: a seller's id cannot be passed for an item's, and a
 //! value that exists is a valid one.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// A number outside the range its type allows.
@@ -14,6 +16,19 @@ pub struct OutOfRange {
     /// Largest value allowed.
     pub max: i64,
 }
+
+/// The schema of an integer from `min` to `max`. A limit that a 64-bit float cannot hold exactly is
+/// left to the format: a registry that compares schemas by such floats refuses the schema.
+fn integer(min: i64, max: i64) -> Schema {
+    let mut schema = json_schema!({ "type": "integer", "format": "int64", "minimum": min });
+    if max <= LARGEST_EXACT {
+        schema.insert("maximum".to_owned(), max.into());
+    }
+    schema
+}
+
+/// The largest integer below which a 64-bit float skips none.
+const LARGEST_EXACT: i64 = 1 << 53;
 
 macro_rules! ranged_integer {
     ($(#[$doc:meta])* $name:ident, $max:expr) => {
@@ -43,6 +58,16 @@ macro_rules! ranged_integer {
                 } else {
                     Err(OutOfRange { min: Self::MIN, max: Self::MAX })
                 }
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                integer(Self::MIN, Self::MAX)
             }
         }
 

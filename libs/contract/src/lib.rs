@@ -6,6 +6,7 @@ pub mod event;
 pub mod fact;
 pub mod id;
 pub mod partition;
+pub mod schema;
 pub mod topic;
 
 pub use event::{Cancellation, DecodeError, Event, EventKind, Initiator, Order, Reason};

@@ -50,6 +50,16 @@ enum Setting {
     Text(String),
 }
 
+impl From<&Setting> for serde_json::Value {
+    fn from(setting: &Setting) -> Self {
+        match setting {
+            Setting::Number(number) => (*number).into(),
+            Setting::Flag(flag) => (*flag).into(),
+            Setting::Text(text) => text.as_str().into(),
+        }
+    }
+}
+
 impl fmt::Display for Setting {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -103,6 +113,17 @@ impl TopicsFile {
             Some(Duration::from_millis(millis("retention.ms")?).saturating_add(segment))
         });
         lives.collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+
+    /// The partitions of a topic; none if the file does not have it.
+    pub fn partitions(&self, topic: &str) -> u16 {
+        self.topics.get(topic).map_or(0, |topic| topic.partitions)
+    }
+
+    /// The settings of a topic.
+    pub fn config(&self, topic: &str) -> serde_json::Map<String, serde_json::Value> {
+        let settings = self.topics.get(topic).into_iter().flat_map(|topic| &topic.config);
+        settings.map(|(name, value)| (name.clone(), value.into())).collect()
     }
 
     fn prefixed(&self, prefix: &str) -> BTreeMap<String, &TopicSpec> {

@@ -41,4 +41,4 @@ pub mod header {
 
 /// Bytes of a record that go to `dead-letter`, headers and all; what is longer is cut, so that the
 /// producer and the broker, which take a million, take it with what is added.
-pub(crate) const LARGEST: usize = 900_000;
+pub const LARGEST: usize = 900_000;
