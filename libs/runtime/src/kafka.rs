@@ -105,7 +105,7 @@ pub(crate) fn reach(client: &ClientConfig, within: Duration) -> anyhow::Result<(
     while let Err(error) = probe.client().fetch_metadata(None, LOOK) {
         // Errors are told to whoever polls.
         probe.poll(Duration::ZERO);
-        let heard = probe.context().0.lock().take();
+        let heard = probe.context().0.lock().clone();
         let (is_final, reason) = heard.unwrap_or_else(|| (false, error.to_string()));
         if is_final || Instant::now() >= deadline {
             let anonymous = client.get("sasl.username").is_none();

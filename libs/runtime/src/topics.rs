@@ -13,7 +13,7 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::metadata::MetadataTopic;
+use rdkafka::metadata::{Metadata, MetadataTopic};
 use serde::Deserialize;
 
 use crate::config::KafkaSecurity;
@@ -21,6 +21,10 @@ use crate::kafka;
 
 const EMBEDDED: &str = include_str!("../../../redpanda/topics.toml");
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the first connection may take.
+const REACH: Duration = Duration::from_secs(15);
+/// How long the brokers of a cluster may take to come together.
+const GATHERING: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a segment may take to fill where nothing else is set: Redpanda's default; Kafka's is
 /// half of it.
@@ -201,6 +205,7 @@ pub struct TopicState {
 /// that is asked for: changing it moves data, which is for an operator to plan.
 pub async fn apply(target: &Target, file: &TopicsFile) -> Result<Vec<Change>> {
     let admin = Admin::connect(target).await?;
+    admin.wait_for_brokers(target.replication.unwrap_or(1)).await?;
     let file = file.replicated(target.replication);
     let wanted = file.prefixed(&target.prefix);
     let mut changes = Vec::new();
@@ -307,21 +312,40 @@ impl Admin {
     async fn connect(target: &Target) -> Result<Self> {
         let settings = kafka::client_of(&target.brokers, &target.security);
         let client = settings.create().context("cannot make a client of the broker")?;
-        tokio::task::spawn_blocking(move || kafka::reach(&settings, TIMEOUT)).await??;
+        tokio::task::spawn_blocking(move || kafka::reach(&settings, REACH)).await??;
         let client = Arc::new(client);
         let options =
             AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
         Ok(Self { client, options })
     }
 
-    /// The shapes of those topics that exist.
-    async fn partitions<T>(&self, topics: &BTreeMap<String, T>) -> Result<BTreeMap<String, Shape>> {
+    /// Brokers of a cluster that starts join one after the other.
+    async fn wait_for_brokers(&self, wanted: u16) -> Result<()> {
+        let deadline = Instant::now() + GATHERING;
+        loop {
+            let there = self.metadata().await?.brokers().len();
+            if there >= usize::from(wanted) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{wanted} copies of each partition need as many brokers, and there are {there}"
+            );
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn metadata(&self) -> Result<Metadata> {
         let client = Arc::clone(&self.client);
         // All topics are asked for: asking for one by name makes some brokers create it.
         let fetch = move || client.inner().fetch_metadata(None, TIMEOUT);
-        let metadata = tokio::task::spawn_blocking(fetch)
-            .await?
-            .context("the broker does not tell its topics")?;
+        let metadata = tokio::task::spawn_blocking(fetch).await?;
+        metadata.context("the broker does not tell its topics")
+    }
+
+    /// The shapes of those topics that exist.
+    async fn partitions<T>(&self, topics: &BTreeMap<String, T>) -> Result<BTreeMap<String, Shape>> {
+        let metadata = self.metadata().await?;
         let existing = metadata.topics().iter();
         Ok(existing
             .filter(|topic| topics.contains_key(topic.name()))

@@ -18,7 +18,7 @@ use ordersaga_runtime::topics::Target;
 use ring::pbkdf2;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{CLUSTER, Passwords, Right};
+use super::{CLUSTER, LITERAL, Passwords, Right};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
@@ -258,12 +258,14 @@ fn binding(right: &Right) -> AclBinding {
         right.operation,
         AclPermissionType::Allow,
     )
-    .with_pattern_type(right.pattern)
+    .with_pattern_type(LITERAL)
 }
 
 fn filter(acl: &AclBinding) -> AclFilter {
+    // A prefix, which is none of ours, has no name in krafka.
+    let pattern = if acl.pattern_type == LITERAL { LITERAL } else { AclPatternType::Any };
     AclFilter::for_resource(acl.resource_type, &acl.resource_name)
-        .pattern_type(acl.pattern_type)
+        .pattern_type(pattern)
         .principal(&acl.principal)
         .host(&acl.host)
         .operation(acl.operation)

@@ -20,4 +20,5 @@ mod poison;
 mod retention;
 mod roles;
 mod scaling;
+mod secure;
 mod session;
