@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use ordersaga_checker::{Log, Onlooker, consumed};
 use ordersaga_devstack::{Cluster, Databases, Report, Service, ServiceProcess, Stack};
-use ordersaga_runtime::topics::{self, TopicsFile};
+use ordersaga_runtime::topics::{self, Target, TopicsFile};
 
 use crate::sampler::Group;
 use crate::scenario;
@@ -46,7 +46,9 @@ impl System {
         let parts = stack.parts();
         let databases = report.step("Databases", parts.provision("")).await?;
         let broker = parts.broker_address();
-        let topics = async { topics::apply(&broker, "", &TopicsFile::embedded()?).await.map(drop) };
+        let topics = async {
+            topics::apply(&Target::open(&broker, ""), &TopicsFile::embedded()?).await.map(drop)
+        };
         report.step("Topics", topics).await?;
         let log = Log { broker, prefix: String::new() };
         let onlooker = Onlooker::new(&databases, log, parts.redis_url())?;

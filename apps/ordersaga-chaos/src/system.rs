@@ -16,7 +16,7 @@ use ordersaga_devstack::{
     Cluster, Databases, Listener, Part, Parts, Report, Service, ServiceProcess, Stack,
     TemporaryFolder, free_port, service_env,
 };
-use ordersaga_runtime::topics::{self, TopicsFile};
+use ordersaga_runtime::topics::{self, Target, TopicsFile};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -143,7 +143,9 @@ impl System {
         let parts = stack.parts();
         let databases = report.step("Databases", parts.provision("")).await?;
         let broker = parts.broker_address();
-        let topics = async { topics::apply(&broker, "", &TopicsFile::embedded()?).await.map(drop) };
+        let topics = async {
+            topics::apply(&Target::open(&broker, ""), &TopicsFile::embedded()?).await.map(drop)
+        };
         report.step("Topics", topics).await?;
         let doors = Service::ALL.map(|service| Ok((service, free_port()?)));
         let doors: BTreeMap<_, _> = doors.into_iter().collect::<Result<_>>()?;

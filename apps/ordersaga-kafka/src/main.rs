@@ -9,6 +9,7 @@ macro_rules! say {
     }};
 }
 
+mod access;
 #[cfg(test)]
 mod console;
 mod dlq;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use ordersaga_runtime::config::KafkaSecurity;
 
 #[derive(Parser)]
 #[command(version, about = "Manages the topics and the dead letters of ordersaga")]
@@ -49,6 +51,8 @@ struct Broker {
     /// What stands before each topic's name
     #[arg(long, global = true, env = "KAFKA_TOPIC_PREFIX", default_value = "")]
     prefix: String,
+    #[command(flatten)]
+    security: KafkaSecurity,
 }
 
 #[tokio::main]

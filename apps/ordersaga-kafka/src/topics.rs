@@ -7,13 +7,21 @@ use anyhow::{Result, bail};
 use ordersaga_runtime::topics::{self, TopicsFile};
 
 use crate::Broker;
+use crate::access::{self, AccessFile};
 use crate::schemas::{self, Registry};
+
+const USERS: &str = "Users and rights are left alone unless the environment has their passwords: \
+    KAFKA_PASSWORD_CREATE_ORDER, KAFKA_PASSWORD_STORE, KAFKA_PASSWORD_MONITORING, \
+    KAFKA_PASSWORD_CONSOLE and KAFKA_PASSWORD_OPERATOR. The job itself logs in as a superuser of \
+    the broker, by KAFKA_USER and KAFKA_PASSWORD.";
 
 /// What to do with the topics.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Creates the topics that are missing and sets the settings that differ; registers the events'
-    /// schemas, if a Schema Registry is given
+    /// Creates the topics that are missing and sets the settings that differ; makes users and their
+    /// rights what redpanda/access.toml says; registers the events' schemas, if a Schema Registry
+    /// is given
+    #[command(after_help = USERS)]
     Apply(Apply),
     /// Shows the topics as the broker has them; fails when one is missing
     Describe(Target),
@@ -25,6 +33,14 @@ pub(crate) struct Apply {
     target: Target,
     #[command(flatten)]
     registry: Registry,
+    /// Copies of each partition [default: as many as the broker makes by itself]. From 3 on, two of
+    /// them must have a record before it is acknowledged
+    #[arg(long, value_name = "COPIES", env = "KAFKA_REPLICATION",
+          value_parser = clap::value_parser!(u16).range(1..=9))]
+    replication: Option<u16>,
+    /// Another file of users and rights than the one built in
+    #[arg(long, value_name = "FILE")]
+    access: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -37,6 +53,16 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    fn on_broker(&self, replication: Option<u16>) -> topics::Target {
+        let Broker { brokers, prefix, security } = &self.broker;
+        topics::Target {
+            brokers: brokers.clone(),
+            security: security.clone(),
+            prefix: prefix.clone(),
+            replication,
+        }
+    }
+
     fn topics(&self) -> Result<TopicsFile> {
         match &self.file {
             Some(path) => TopicsFile::load(path),
@@ -47,9 +73,10 @@ impl Target {
 
 pub(crate) async fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Apply(Apply { target, registry }) => {
-            apply(&target).await?;
-            for schema in schemas::register(&registry, &target.broker.prefix).await? {
+        Command::Apply(arguments) => {
+            apply(&arguments).await?;
+            let prefix = &arguments.target.broker.prefix;
+            for schema in schemas::register(&arguments.registry, prefix).await? {
                 say!("{schema}");
             }
         }
@@ -58,21 +85,21 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn apply(target: &Target) -> Result<()> {
-    let Broker { brokers, prefix } = &target.broker;
-    let changes = topics::apply(brokers, prefix, &target.topics()?).await?;
+async fn apply(arguments: &Apply) -> Result<()> {
+    let access = AccessFile::get(arguments.access.as_deref())?;
+    let target = arguments.target.on_broker(arguments.replication);
+    let changes = topics::apply(&target, &arguments.target.topics()?).await?;
     for change in &changes {
         say!("{change}");
     }
     if changes.is_empty() {
         say!("all topics are as they should be");
     }
-    Ok(())
+    access::apply(&target, &access).await
 }
 
 async fn describe(target: &Target) -> Result<()> {
-    let Broker { brokers, prefix } = &target.broker;
-    let states = topics::describe(brokers, prefix, &target.topics()?).await?;
+    let states = topics::describe(&target.on_broker(None), &target.topics()?).await?;
     let mut missing = Vec::new();
     for topic in states {
         if topic.partitions == 0 {

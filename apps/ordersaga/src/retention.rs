@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use ordersaga_devstack::{Cluster, Database};
+use ordersaga_devstack::Cluster;
 
 use crate::cargo;
 use crate::state::{Folder, State};
@@ -41,7 +41,7 @@ fn shards(state: &State) -> String {
     let shards = Cluster::ALL.into_iter().filter(|cluster| cluster.is_shard()).map(|cluster| {
         let server = state.parts.server(cluster);
         let name = cluster.database().to_owned();
-        let database = Database { port: server.port, name, passwords: server.passwords };
+        let database = server.database(&name);
         format!("{cluster}={}", database.owner_url())
     });
     shards.collect::<Vec<_>>().join(",")

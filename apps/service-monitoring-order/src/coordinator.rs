@@ -38,6 +38,9 @@ const SERVER_OPTIONS: [(&str, &str); 8] = [
     ("options", "-c lock_timeout=1000 -c statement_timeout=5000"),
 ];
 
+/// The options of a server about encryption; set by a node's URL, and otherwise absent.
+const TLS_OPTIONS: [&str; 2] = ["sslmode", "sslrootcert"];
+
 /// Keeps the coordinator's schema.
 pub(crate) struct Coordinator {
     pub(crate) owner: Option<Secret>,
@@ -132,7 +135,9 @@ async fn align_server(connection: &mut PgConnection, node: &Node) -> anyhow::Res
         ("port", port.as_str()),
         ("dbname", url.get_database().unwrap_or("postgres")),
     ];
-    let wanted: Vec<_> = place.into_iter().chain(SERVER_OPTIONS).collect();
+    let tls = tls_options(node.url.expose())?;
+    let tls = tls.iter().map(|(name, value)| (*name, value.as_str()));
+    let wanted: Vec<_> = place.into_iter().chain(SERVER_OPTIONS).chain(tls).collect();
     let existing: Option<Vec<String>> = sqlx::query_scalar(
         "SELECT coalesce(srvoptions, '{}') FROM pg_foreign_server WHERE srvname = $1",
     )
@@ -150,6 +155,13 @@ async fn align_server(connection: &mut PgConnection, node: &Node) -> anyhow::Res
             execute(connection, create).await?;
         }
         Some(existing) => {
+            for key in TLS_OPTIONS {
+                let is_set = existing.iter().any(|option| option.starts_with(&format!("{key}=")));
+                if is_set && !wanted.iter().any(|(name, _)| *name == key) {
+                    execute(connection, format!("ALTER SERVER {name} OPTIONS (DROP {key})"))
+                        .await?;
+                }
+            }
             for (key, value) in wanted {
                 if existing.contains(&format!("{key}={value}")) {
                     continue;
@@ -189,6 +201,22 @@ async fn execute(connection: &mut PgConnection, statement: String) -> anyhow::Re
     Ok(())
 }
 
+/// How the coordinator is to encrypt its connections to a node: as the service itself does. The file
+/// is read by the coordinator's server, so it lies at the same place there.
+fn tls_options(url: &str) -> anyhow::Result<Vec<(&'static str, String)>> {
+    let url = url::Url::parse(url).map_err(|_| anyhow::anyhow!("not a URL"))?;
+    let mut options: Vec<(&str, String)> = Vec::new();
+    for (name, value) in url.query_pairs() {
+        let option = match &*name {
+            "sslmode" | "ssl-mode" => TLS_OPTIONS[0],
+            "sslrootcert" | "ssl-root-cert" | "ssl-ca" => TLS_OPTIONS[1],
+            _ => continue,
+        };
+        options.push((option, value.into_owned()));
+    }
+    Ok(options)
+}
+
 fn credentials(url: &str) -> anyhow::Result<(String, String)> {
     // The parser's error would repeat the URL.
     let url = url::Url::parse(url).map_err(|_| anyhow::anyhow!("not a URL"))?;
@@ -211,5 +239,14 @@ mod tests {
         let (user, password) = credentials("postgres://fdw:it%27s%20a%2Fsecret@h:1/d").unwrap();
         assert_eq!((user.as_str(), literal(&password).as_str()), ("fdw", "'it''s a/secret'"));
         assert!(credentials("postgres://fdw@h/d").is_err());
+    }
+
+    #[test]
+    fn options_about_encryption_come_from_the_url() {
+        let url = "postgres://u:p@h/d?sslmode=verify-full&sslrootcert=%2Fetc%2Fca.pem&x=y";
+        let wanted =
+            [("sslmode", "verify-full".to_owned()), ("sslrootcert", "/etc/ca.pem".to_owned())];
+        assert_eq!(tls_options(url).unwrap(), wanted);
+        assert!(tls_options("postgres://u:p@h/d").unwrap().is_empty());
     }
 }

@@ -21,7 +21,7 @@ use ordersaga_runtime::relay::Invalidate;
 use parking_lot::Mutex;
 use prometheus::IntCounterVec;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{RedisResult, Script};
+use redis::{Client, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, TlsCertificates};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -121,7 +121,7 @@ impl Cache {
         pool: PgPool,
         dependency: Dependency,
     ) -> anyhow::Result<Self> {
-        let client = redis::Client::open(config.redis_url.expose()).context("REDIS_URL")?;
+        let client = client(config)?;
         let settings = ConnectionManagerConfig::new()
             .set_number_of_retries(1)
             .set_min_delay(Duration::from_millis(20))
@@ -202,7 +202,7 @@ impl Cache {
     fn noticing<T>(&self, answer: RedisResult<T>) -> RedisResult<T> {
         if let Err(error) = &answer {
             tracing::debug!(%error, "redis");
-            self.dependency.down("does not answer");
+            self.dependency.down(brief(error));
         }
         answer
     }
@@ -211,7 +211,7 @@ impl Cache {
     pub(crate) async fn keep(&self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut ticks = tokio::time::interval(CHECK_INTERVAL);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            if let Err(error) = within(CHECK_LIMIT, self.check()).await {
+            if let Err(error) = within(CHECK_LIMIT, Box::pin(self.check())).await {
                 tracing::debug!(error = format!("{error:#}"), "the cache is not used");
             }
         }
@@ -271,6 +271,35 @@ impl Invalidate for Cache {
             self.doubt().await
         })
     }
+}
+
+fn client(config: &Config) -> anyhow::Result<Client> {
+    // Which one rustls takes is left open where a build has several; a second call changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let url = config.redis_url.expose();
+    let Some(file) = &config.redis_ca_file else {
+        return Client::open(url).context("REDIS_URL");
+    };
+    let root_cert = std::fs::read(file).context("REDIS_CA_FILE")?;
+    let trusted = TlsCertificates { client_tls: None, root_cert: Some(root_cert) };
+    Client::build_with_tls(url, trusted).context("REDIS_URL with REDIS_CA_FILE")
+}
+
+/// What may be shown on `/ready`.
+fn brief(error: &RedisError) -> &'static str {
+    match error.kind() {
+        ErrorKind::AuthenticationFailed => "refuses the user or its password",
+        ErrorKind::Server(ServerErrorKind::NoPerm) => "does not grant the user a right",
+        ErrorKind::Io if is_distrust(error) => "its certificate is not trusted",
+        _ => "does not answer",
+    }
+}
+
+/// rustls' errors come as input and output that is not valid.
+fn is_distrust(error: &RedisError) -> bool {
+    let source = std::error::Error::source(error);
+    let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData)
 }
 
 fn milliseconds(duration: Duration) -> u64 {

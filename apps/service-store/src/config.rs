@@ -1,8 +1,10 @@
 //! Settings of service-store.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use ordersaga_runtime::config::{self, Secret, SecretParser};
 use ordersaga_runtime::service::ServiceConfig;
 
@@ -16,11 +18,15 @@ const REDIS_URL: SecretParser = SecretParser { prefixes: &["redis://", "rediss:/
 pub(crate) struct Config {
     #[command(flatten)]
     pub(crate) service: ServiceConfig,
-    /// Redis URL, as redis://user:password@host:port/database. The service works without Redis,
-    /// only slower.
+    /// Redis URL, as redis://user:password@host:port/database; rediss:// encrypts and checks the
+    /// server's certificate. The service works without Redis, only slower.
     #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379/0",
           hide_env_values = true, value_parser = REDIS_URL)]
     pub(crate) redis_url: Secret,
+    /// PEM file of the authorities that may have signed Redis' certificate, for a rediss:// URL
+    /// [default: those the system trusts].
+    #[arg(long, env = "REDIS_CA_FILE", value_parser = config::readable_file)]
+    pub(crate) redis_ca_file: Option<PathBuf>,
     /// Seconds an item stays cached, from 120.
     #[arg(long, env = "CACHE_TTL_SECONDS", default_value = "900", value_parser = cache_ttl)]
     pub(crate) cache_ttl_seconds: Duration,
@@ -29,7 +35,13 @@ pub(crate) struct Config {
 impl Config {
     /// From the environment; ends the process with a clear message if a setting is wrong.
     pub(crate) fn from_environment() -> Self {
-        config::parse(&[("http_listen", "127.0.0.1:8002"), ("kafka_group", "storage")])
+        let config: Self =
+            config::parse(&[("http_listen", "127.0.0.1:8002"), ("kafka_group", "storage")]);
+        if config.redis_ca_file.is_some() && !config.redis_url.expose().starts_with("rediss://") {
+            let text = "REDIS_CA_FILE is set, and REDIS_URL does not begin with rediss://";
+            Self::command().error(ErrorKind::ArgumentConflict, text).exit();
+        }
+        config
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -11,11 +12,14 @@ use rustix::process::Signal;
 
 use crate::digest::sha256;
 use crate::process::{Launch, Process, TICK, run_as};
-use crate::{TemporaryFolder, folder, free_port, jars, programs};
+use crate::security::ADMIN;
+use crate::{Security, TemporaryFolder, folder, free_port, jars, programs};
 
 /// The broker's version: Apache Kafka.
 pub const VERSION: &str = "4.4.0";
 const PROPERTIES: &str = include_str!("../../../redpanda/kafka/server.properties");
+/// Added for a broker that lets in only whom it knows.
+const SECURE: &str = include_str!("../../../redpanda/kafka/secure.properties");
 const LOGGING: &str = include_str!("../../../redpanda/kafka/log4j2.properties");
 const READY: &str = "Kafka Server started";
 /// Starts in a third of the time and in less memory than the defaults, which are for large machines.
@@ -49,6 +53,16 @@ pub(crate) struct Ports {
     pub(crate) advertised: u16,
     /// Further ways in, usually none.
     pub(crate) further: Vec<Listener>,
+    /// Asks for users and encrypts; then `listen` does both, and `sasl` only asks.
+    pub(crate) secured: Option<Secured>,
+}
+
+/// How a broker is secured.
+#[derive(Debug, Clone)]
+pub(crate) struct Secured {
+    pub(crate) security: Arc<Security>,
+    /// The port that asks for users without encrypting.
+    pub(crate) sasl: u16,
 }
 
 /// What every broker on this machine shares, made once: jars, an archive of loaded classes, which
@@ -121,10 +135,7 @@ impl Kit {
         let ports = Ports::free(None)?;
         let place = Place::new(temporary.path());
         place.write_properties(&ports)?;
-        let identity = identity()?;
-        let properties = place.properties.to_string_lossy();
-        let format = ["kafka.tools.StorageTool", "format", "-t", &identity, "-c", &properties];
-        run_as(None, &self.java, &self.arguments(&[], &format))?;
+        self.run_format(&place, &[])?;
         let _ = fs::remove_dir_all(&self.formatted);
         folder::copy(None, &place.data, &self.formatted)?;
 
@@ -167,10 +178,7 @@ impl Kit {
         fs::create_dir_all(folder)?;
         place.write_properties(ports)?;
         if !place.data.is_dir() {
-            let new = folder.join("data.new");
-            let _ = fs::remove_dir_all(&new);
-            folder::copy(None, &self.formatted, &new)?;
-            fs::rename(new, &place.data)?;
+            self.format(&place, ports)?;
         }
         let mut shared = OsString::from("-XX:SharedArchiveFile=");
         shared.push(&self.archive);
@@ -179,6 +187,26 @@ impl Kit {
         let usable = fs::metadata(&self.archive).is_ok_and(|file| file.len() > 0);
         let extra = if usable { &archive[..] } else { &[] };
         Ok(self.launch_with(extra, &place, log))
+    }
+
+    fn format(&self, place: &Place, ports: &Ports) -> Result<()> {
+        if let Some(Secured { security, .. }) = &ports.secured {
+            // Its superuser stands in the formatted data.
+            let admin =
+                format!("SCRAM-SHA-256=[name={ADMIN},password={}]", security.admin_password);
+            return self.run_format(place, &["--add-scram", &admin]);
+        }
+        let new = place.data.with_extension("new");
+        let _ = fs::remove_dir_all(&new);
+        folder::copy(None, &self.formatted, &new)?;
+        Ok(fs::rename(new, &place.data)?)
+    }
+
+    fn run_format(&self, place: &Place, options: &[&str]) -> Result<()> {
+        let identity = identity()?;
+        let properties = place.properties.to_string_lossy();
+        let format = ["kafka.tools.StorageTool", "format", "-t", &identity, "-c", &properties];
+        run_as(None, &self.java, &self.arguments(&[], &[&format, options].concat()))
     }
 
     fn launch_with(&self, extra: &[OsString], place: &Place, log: &Path) -> Launch {
@@ -211,6 +239,7 @@ impl Ports {
             controller: free_port()?,
             advertised: advertised.unwrap_or(listen),
             further: Vec::new(),
+            secured: None,
         })
     }
 }
@@ -227,7 +256,15 @@ impl Place {
     }
 
     fn write_properties(&self, ports: &Ports) -> Result<()> {
-        let text = with_listeners(PROPERTIES, &ports.further)
+        let mut text = with_listeners(PROPERTIES, &ports.further);
+        if let Some(Secured { security, sasl }) = &ports.secured {
+            text += &SECURE
+                .replace("@SASL_PORT@", &sasl.to_string())
+                .replace("@ADMIN@", ADMIN)
+                .replace("@PASSWORD@", &security.admin_password)
+                .replace("@KEYSTORE@", &security.keystore().to_string_lossy());
+        }
+        let text = text
             .replace("@PORT@", &ports.listen.to_string())
             .replace("@CPORT@", &ports.controller.to_string())
             .replace("@ADV@", &ports.advertised.to_string())

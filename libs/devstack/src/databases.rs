@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Index;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -32,11 +33,19 @@ pub struct Database {
     pub name: String,
     /// Passwords of the roles.
     pub passwords: Passwords,
+    /// What stands behind its URLs: nothing, or parameters after a `?`.
+    pub parameters: String,
 }
 
 impl Server {
-    fn database(&self, name: &str) -> Database {
-        Database { port: self.port, name: name.to_owned(), passwords: self.passwords.clone() }
+    /// One of its databases, there or not.
+    pub fn database(&self, name: &str) -> Database {
+        Database {
+            port: self.port,
+            name: name.to_owned(),
+            passwords: self.passwords.clone(),
+            parameters: String::new(),
+        }
     }
 
     async fn maintenance(&self) -> Result<PgConnection> {
@@ -79,8 +88,8 @@ async fn execute(connection: &mut PgConnection, statement: String) -> Result<()>
 
 impl Database {
     fn url(&self, role: &str, password: &str) -> String {
-        let (port, name) = (self.port, &self.name);
-        format!("postgres://{role}:{password}@127.0.0.1:{port}/{name}")
+        let Self { port, name, parameters, .. } = self;
+        format!("postgres://{role}:{password}@127.0.0.1:{port}/{name}{parameters}")
     }
 
     /// For `postgres`.
@@ -107,6 +116,13 @@ impl Database {
     #[must_use]
     pub fn through(&self, port: u16) -> Self {
         Self { port, ..self.clone() }
+    }
+
+    /// The same database, reached encrypted by clients that trust this authority only.
+    #[must_use]
+    pub fn trusting(&self, authority: &Path) -> Self {
+        let parameters = format!("?sslmode=verify-full&sslrootcert={}", authority.display());
+        Self { parameters, ..self.clone() }
     }
 
     /// Connects as the superuser.

@@ -1,6 +1,7 @@
 //! One part of the stack: a Postgres cluster, Redis or the broker.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,7 +11,7 @@ use crate::broker::{self, Kit};
 use crate::databases::Server;
 use crate::parts::Passwords;
 use crate::runner::Runner;
-use crate::{TemporaryFolder, free_port, postgres, redis};
+use crate::{Security, TemporaryFolder, free_port, is_free, postgres, redis};
 
 /// A start may have to repair what a kill left behind, on a busy machine.
 const START: Duration = Duration::from_mins(2);
@@ -18,7 +19,7 @@ const STOP: Duration = Duration::from_mins(1);
 
 enum Recipe {
     Postgres(Passwords, Vec<String>),
-    Redis,
+    Redis(Option<Arc<Security>>),
     Broker(broker::Ports),
 }
 
@@ -50,7 +51,7 @@ impl Part {
     }
 
     pub(crate) fn redis(folder: PathBuf, port: u16, log: PathBuf) -> Self {
-        Self::new("redis", Recipe::Redis, folder, port, log)
+        Self::new("redis", Recipe::Redis(None), folder, port, log)
     }
 
     pub(crate) fn broker(folder: PathBuf, ports: broker::Ports, log: PathBuf) -> Self {
@@ -85,6 +86,37 @@ impl Part {
     pub async fn temporary_broker(advertised: Option<u16>) -> Result<Self> {
         let temporary = TemporaryFolder::new("broker")?;
         let ports = broker::Ports::free(advertised)?;
+        let folder = temporary.path().join("broker");
+        let part = Self::broker(folder, ports, temporary.path().join("log"));
+        part.begin(temporary).await
+    }
+
+    /// The same three, as production has them: encrypted, and for known users only. Postgres takes
+    /// no connection in clear.
+    pub async fn secured_postgres(security: &Arc<Security>) -> Result<Self> {
+        let temporary = TemporaryFolder::new("postgres")?;
+        let folder = temporary.path().join("postgres/private");
+        let log = temporary.path().join("log");
+        let recipe = Recipe::Postgres(Passwords::random()?, security.postgres_settings());
+        let part = Self::new("postgres", recipe, folder, free_port()?, log);
+        part.begin(temporary).await
+    }
+
+    /// A private Redis for the user `store` only, encrypted, started.
+    pub async fn secured_redis(security: &Arc<Security>) -> Result<Self> {
+        let temporary = TemporaryFolder::new("redis")?;
+        let folder = temporary.path().join("redis");
+        let recipe = Recipe::Redis(Some(Arc::clone(security)));
+        let part = Self::new("redis", recipe, folder, free_port()?, temporary.path().join("log"));
+        part.begin(temporary).await
+    }
+
+    /// A private broker that asks for users and grants nothing of itself, encrypted, started. Its
+    /// superuser is `admin`.
+    pub async fn secured_broker(security: &Arc<Security>) -> Result<Self> {
+        let temporary = TemporaryFolder::new("broker")?;
+        let secured = broker::Secured { security: Arc::clone(security), sasl: free_port()? };
+        let ports = broker::Ports { secured: Some(secured), ..broker::Ports::free(None)? };
         let folder = temporary.path().join("broker");
         let part = Self::broker(folder, ports, temporary.path().join("log"));
         part.begin(temporary).await
@@ -125,16 +157,32 @@ impl Part {
             Recipe::Postgres(passwords, _) => {
                 Server { port: self.port, passwords: passwords.clone() }
             }
-            Recipe::Redis | Recipe::Broker(_) => panic!("{} is no Postgres server", self.name()),
+            Recipe::Redis(_) | Recipe::Broker(_) => panic!("{} is no Postgres server", self.name()),
         }
     }
 
     /// What a client connects to: host and port, for Redis as a URL.
     pub fn url(&self) -> String {
         match &self.recipe {
-            Recipe::Redis => format!("redis://127.0.0.1:{}/0", self.port),
+            Recipe::Redis(None) => format!("redis://127.0.0.1:{}/0", self.port),
+            Recipe::Redis(Some(security)) => {
+                format!("rediss://store:{}@127.0.0.1:{}/0", security.redis_password, self.port)
+            }
             Recipe::Broker(ports) => format!("127.0.0.1:{}", ports.advertised),
             Recipe::Postgres(..) => format!("127.0.0.1:{}", self.port),
+        }
+    }
+
+    /// Host and port of a secured broker's listener that asks for users without encrypting.
+    ///
+    /// # Panics
+    /// When it is no such broker.
+    pub fn sasl_url(&self) -> String {
+        match &self.recipe {
+            Recipe::Broker(broker::Ports { secured: Some(secured), .. }) => {
+                format!("127.0.0.1:{}", secured.sasl)
+            }
+            _ => panic!("{} is no secured broker", self.name()),
         }
     }
 
@@ -142,12 +190,7 @@ impl Part {
     pub async fn start(&self) -> Result<()> {
         match &self.recipe {
             Recipe::Postgres(passwords, settings) => self.start_postgres(passwords, settings).await,
-            Recipe::Redis => {
-                let launch = redis::launch(&self.folder, self.port, self.log())?;
-                self.runner.start(&launch)?;
-                let ready = || redis::is_ready(self.port);
-                self.runner.wait_until(START, ready).await
-            }
+            Recipe::Redis(security) => self.start_redis(security.as_deref()).await,
             Recipe::Broker(ports) => self.start_broker(ports).await,
         }
     }
@@ -165,6 +208,17 @@ impl Part {
         self.runner.wait_until(START, ready).await
     }
 
+    async fn start_redis(&self, security: Option<&Security>) -> Result<()> {
+        let launch = redis::launch(&self.folder, self.port, security, self.log())?;
+        self.runner.start(&launch)?;
+        let ready = async || match security {
+            None => redis::is_ready(self.port).await,
+            // It listens only when it is.
+            Some(_) => !is_free(self.port),
+        };
+        self.runner.wait_until(START, ready).await
+    }
+
     async fn start_broker(&self, ports: &broker::Ports) -> Result<()> {
         let kit = tokio::task::spawn_blocking(Kit::get).await??;
         let offset = std::fs::metadata(self.log()).map_or(0, |file| file.len());
@@ -179,7 +233,7 @@ impl Part {
         let signal = match &self.recipe {
             // Fast shutdown: does not wait for clients to go.
             Recipe::Postgres(..) => Signal::INT,
-            Recipe::Redis | Recipe::Broker(_) => Signal::TERM,
+            Recipe::Redis(_) | Recipe::Broker(_) => Signal::TERM,
         };
         self.runner.stop(signal, STOP).await.map(drop)
     }

@@ -9,15 +9,23 @@ use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::Security;
 use crate::process::Launch;
 use crate::programs;
 
-pub(crate) fn launch(folder: &Path, port: u16, log: &Path) -> Result<Launch> {
+/// `security` makes it take encrypted connections only, of the user that its file names.
+pub(crate) fn launch(
+    folder: &Path,
+    port: u16,
+    security: Option<&Security>,
+    log: &Path,
+) -> Result<Launch> {
     std::fs::create_dir_all(folder)?;
     let port = port.to_string();
     let dir = folder.to_string_lossy();
+    let port_option = if security.is_some() { "--tls-port" } else { "--port" };
     let options: [(&str, &str); 8] = [
-        ("--port", &port),
+        (port_option, &port),
         ("--bind", "127.0.0.1"),
         ("--dir", &dir),
         ("--save", ""),
@@ -26,8 +34,19 @@ pub(crate) fn launch(folder: &Path, port: u16, log: &Path) -> Result<Launch> {
         ("--maxmemory-policy", "volatile-lru"),
         ("--daemonize", "no"),
     ];
-    let arguments: Vec<OsString> =
+    let mut arguments: Vec<OsString> =
         options.iter().flat_map(|(name, value)| [name.into(), value.into()]).collect();
+    if let Some(security) = security {
+        arguments.extend(["--port", "0", "--tls-auth-clients", "no"].map(OsString::from));
+        for (name, file) in [
+            ("--tls-cert-file", security.certificate()),
+            ("--tls-key-file", security.key()),
+            ("--tls-ca-cert-file", security.authority()),
+            ("--aclfile", security.redis_users()),
+        ] {
+            arguments.extend([name.into(), file.into_os_string()]);
+        }
+    }
     Ok(Launch {
         program: programs::find("redis-server").context("no redis-server found")?,
         arguments,

@@ -112,6 +112,7 @@ fn all(parts: &Parts, listeners: Vec<Listener>, logs: &Path) -> Vec<Part> {
         controller: parts.controller,
         advertised: parts.broker,
         further: listeners,
+        secured: None,
     };
     let mut all: Vec<_> = Cluster::ALL.map(cluster).into();
     all.push(Part::redis(parts.folder.join("redis"), parts.redis, log("redis")));

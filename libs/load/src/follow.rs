@@ -77,10 +77,12 @@ pub(crate) fn at_the_end(plan: &Plan) -> Result<BaseConsumer> {
         0 => (SILENCE_MS, 1),
         delay => (delay, ENOUGH_BYTES),
     };
-    let consumer: BaseConsumer = ClientConfig::new()
+    let mut client = ClientConfig::new();
+    plan.target.security.apply_to(&mut client);
+    let consumer: BaseConsumer = client
         .set("bootstrap.servers", &plan.target.brokers)
         // Only a name that the client insists on: nothing is committed to it.
-        .set("group.id", "ordersaga-load")
+        .set("group.id", format!("{}ordersaga-load", plan.target.topic_prefix))
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("socket.nagle.disable", "true")

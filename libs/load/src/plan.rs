@@ -1,6 +1,7 @@
 //! What a run is to do.
 
 use clap::Args;
+use ordersaga_runtime::config::KafkaSecurity;
 use serde::{Deserialize, Serialize};
 
 /// Most units an item can be made with.
@@ -86,6 +87,10 @@ pub struct Target {
     /// What the topics' names begin with
     #[arg(long, value_name = "PREFIX", default_value = "", env = "KAFKA_TOPIC_PREFIX")]
     pub topic_prefix: String,
+    /// How one gets into the broker; not in reports.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub security: KafkaSecurity,
 }
 
 fn number(text: &str, least: f64, most: f64) -> Result<f64, String> {

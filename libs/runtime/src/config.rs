@@ -1,6 +1,8 @@
 //! Configuration of a service: small groups of arguments, each readable from the command line and
 //! from the environment, checked once while parsing. `--help` lists every variable.
 
+mod security;
+
 use std::{ffi::OsStr, fmt, net::SocketAddr, time::Duration};
 
 use clap::{
@@ -9,6 +11,8 @@ use clap::{
     error::{Error, ErrorKind},
 };
 use ordersaga_contract::Topic;
+
+pub use security::{KafkaSecurity, Login, Mechanism, Tls, readable_file};
 
 /// A value that must not appear in logs, help texts or error messages: a URL with a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -116,6 +120,9 @@ pub struct KafkaConfig {
     #[arg(id = "kafka_brokers", long = "kafka-brokers", env = "KAFKA_BROKERS",
           default_value = "127.0.0.1:9092", value_parser = brokers)]
     pub brokers: String,
+    /// How connections to it are secured.
+    #[command(flatten)]
+    pub security: KafkaSecurity,
     /// Put before every topic's name, so that several stacks can share a broker: "t7." makes topics t7.incoming.
     #[arg(id = "kafka_topic_prefix", long = "kafka-topic-prefix", env = "KAFKA_TOPIC_PREFIX",
           default_value = "", value_parser = topic_prefix)]
@@ -372,6 +379,13 @@ mod tests {
             "DATABASE_MIGRATION_URL",
             "DATABASE_CONNECTIONS",
             "KAFKA_BROKERS",
+            "KAFKA_USER",
+            "KAFKA_PASSWORD",
+            "KAFKA_SASL_MECHANISM",
+            "KAFKA_TLS",
+            "KAFKA_CA_FILE",
+            "KAFKA_CERTIFICATE_FILE",
+            "KAFKA_KEY_FILE",
             "KAFKA_TOPIC_PREFIX",
             "KAFKA_GROUP",
             "KAFKA_SESSION_TIMEOUT_MS",

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::KafkaConfig;
 use crate::health::Dependency;
+use crate::kafka::Refusal;
 use crate::pace;
 use lane::Lane;
 
@@ -137,6 +138,7 @@ struct Shared<H> {
     epoch: AtomicU64,
     /// The database has moved an offset without us: start again from its offsets.
     out_of_step: AtomicBool,
+    refusal: Refusal,
     runtime: tokio::runtime::Handle,
     stop: CancellationToken,
 }
@@ -157,6 +159,7 @@ impl Consumer {
             assigned: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
             out_of_step: AtomicBool::new(false),
+            refusal: Refusal::default(),
             runtime: tokio::runtime::Handle::current(),
             stop: stop.clone(),
         });

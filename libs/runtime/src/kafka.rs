@@ -1,26 +1,35 @@
 //! What the producer and the consumer share: settings and how the broker's state is watched.
 
 use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
 
+use anyhow::{Context, bail};
+use parking_lot::Mutex;
 use rdkafka::ClientConfig;
 use rdkafka::Statistics;
+use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
 
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, KafkaSecurity};
 use crate::health::Dependency;
 
 /// How often librdkafka reports; it bounds how late `/ready` knows of a broker that went or came.
 const STATISTICS_INTERVAL_MS: &str = "1000";
+/// How long one attempt to reach a broker may take.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Settings of every client: it reconnects within a second of the broker's return.
 pub(crate) fn client(config: &KafkaConfig) -> ClientConfig {
-    client_of(&config.brokers)
+    client_of(&config.brokers, &config.security)
 }
 
 /// The same, of a broker by its address.
-pub(crate) fn client_of(brokers: &str) -> ClientConfig {
+pub(crate) fn client_of(brokers: &str, security: &KafkaSecurity) -> ClientConfig {
     let mut client = ClientConfig::new();
+    security.apply_to(&mut client);
     client
         .set("bootstrap.servers", brokers)
         .set("reconnect.backoff.ms", "50")
@@ -39,15 +48,98 @@ fn broker_is_up(statistics: &Statistics) -> bool {
     statistics.brokers.values().any(|broker| broker.state == "UP")
 }
 
+/// Why the broker does not let a client in or at its work, as librdkafka last told.
+#[derive(Default)]
+pub(crate) struct Refusal(Mutex<Option<&'static str>>);
+
+impl Refusal {
+    /// Takes note of an error that no waiting will end; it is logged when it is news.
+    pub(crate) fn note(&self, error: &KafkaError, reason: &str) {
+        let Some(why) = refusal(error) else { return };
+        if self.0.lock().replace(why) != Some(why) {
+            tracing::warn!(why, reason, "the broker cannot be used");
+        }
+    }
+}
+
+/// What an error says about users, rights and certificates, if it is about them.
+fn refusal(error: &KafkaError) -> Option<&'static str> {
+    match error.rdkafka_error_code()? {
+        RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
+            Some("the broker refuses the user or its password")
+        }
+        RDKafkaErrorCode::SSL => Some("no trusted connection to the broker"),
+        RDKafkaErrorCode::TopicAuthorizationFailed
+        | RDKafkaErrorCode::GroupAuthorizationFailed
+        | RDKafkaErrorCode::ClusterAuthorizationFailed => {
+            Some("the broker does not grant the user a right")
+        }
+        _ => None,
+    }
+}
+
 /// The dependency as seen by one client: up, or down with what is missing.
-pub(crate) fn report(broker: &Dependency, statistics: &Statistics, missing: Option<&str>) {
-    if !broker_is_up(statistics) {
-        broker.down("no connection to the broker");
-    } else if let Some(missing) = missing {
-        broker.down(missing);
+pub(crate) fn report(
+    broker: &Dependency,
+    statistics: &Statistics,
+    refusal: &Refusal,
+    missing: Option<&str>,
+) {
+    let missing =
+        if broker_is_up(statistics) { missing } else { Some("no connection to the broker") };
+    let mut refusal = refusal.0.lock();
+    if let Some(missing) = missing {
+        broker.down(refusal.unwrap_or(missing));
     } else {
+        *refusal = None;
         broker.up();
     }
+}
+
+/// Waits until the broker answers a client of these settings. The error says why it does not;
+/// what no waiting can end is an error at once. Blocks.
+pub(crate) fn reach(client: &ClientConfig, within: Duration) -> anyhow::Result<()> {
+    let probe: BaseProducer<Probe> =
+        client.create_with_context(Probe::default()).context("client settings")?;
+    let deadline = Instant::now() + within;
+    while let Err(error) = probe.client().fetch_metadata(None, LOOK) {
+        // Errors are told to whoever polls.
+        probe.poll(Duration::ZERO);
+        let heard = probe.context().0.lock().clone();
+        let (is_final, reason) = heard.unwrap_or_else(|| (false, error.to_string()));
+        if is_final || Instant::now() >= deadline {
+            let anonymous = client.get("sasl.username").is_none();
+            let hint = if anonymous { "; no KAFKA_USER is set" } else { "" };
+            bail!("the broker cannot be used: {reason}{hint}");
+        }
+    }
+    Ok(())
+}
+
+/// Hears why there is no connection, and whether that is a [`refusal`].
+#[derive(Default)]
+struct Probe(Mutex<Option<(bool, String)>>);
+
+impl ClientContext for Probe {
+    fn error(&self, error: KafkaError, reason: &str) {
+        let is_refusal = refusal(&error).is_some();
+        let mut heard = self.0.lock();
+        let keep = heard.as_ref().is_some_and(|(earlier, _)| *earlier && !is_refusal);
+        // That all brokers are down follows from what was said before.
+        if !keep && error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *heard = Some((is_refusal, reason.to_owned()));
+        }
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(?level, facility, message, "kafka client");
+    }
+}
+
+impl ProducerContext for Probe {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
 /// librdkafka's own lines: what it holds for an error is worth a warning here, since it goes on

@@ -1,5 +1,6 @@
 //! Postgres: pools that fail soon instead of hanging, and migrations at start.
 
+use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -144,7 +145,8 @@ impl Schema {
                 tokio::time::sleep(PROBE_INTERVAL).await;
             }
         };
-        stop.run_until_cancelled(keep).await;
+        // Boxed: with the TLS handshake in it a connection attempt is large.
+        stop.run_until_cancelled(Box::pin(keep)).await;
         Ok(())
     }
 }
@@ -175,7 +177,16 @@ fn brief(error: &anyhow::Error) -> &'static str {
     }
     match error.downcast_ref::<sqlx::Error>() {
         Some(sqlx::Error::PoolTimedOut) => "no connection within the time limit",
+        // How rustls' errors come.
+        Some(sqlx::Error::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+            "no trusted connection"
+        }
+        Some(sqlx::Error::Tls(_)) => "no trusted connection",
         Some(sqlx::Error::Io(_)) => "not reachable",
+        // Class 28, invalid authorization: the role, its password, or pg_hba.conf.
+        Some(sqlx::Error::Database(error)) if error.code().is_some_and(|c| c.starts_with("28")) => {
+            "refuses the role or its password"
+        }
         Some(sqlx::Error::Database(_)) => "refuses the query",
         _ => "not usable",
     }

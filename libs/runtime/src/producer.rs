@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use crate::config::KafkaConfig;
 use crate::health::Dependency;
-use crate::kafka;
+use crate::kafka::{self, Refusal};
 
 /// How long asking for one topic's partitions may take.
 const LEARNING: Duration = Duration::from_secs(2);
@@ -69,6 +69,7 @@ impl Delivery {
 
 struct Watcher {
     broker: Dependency,
+    refusal: Refusal,
     /// A record was given up: this producer is not to be trusted with the next.
     failed: AtomicBool,
 }
@@ -76,11 +77,12 @@ struct Watcher {
 impl ClientContext for Watcher {
     fn stats(&self, statistics: Statistics) {
         let missing = (!has_producer_id(&statistics)).then_some("no producer id yet");
-        kafka::report(&self.broker, &statistics, missing);
+        kafka::report(&self.broker, &statistics, &self.refusal, missing);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "producer");
+        self.refusal.note(&error, reason);
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -128,7 +130,8 @@ impl Publisher {
             .set("message.timeout.ms", "0")
             .set("queue.buffering.max.messages", "200000")
             .set("queue.buffering.max.kbytes", "65536");
-        let watcher = Watcher { broker, failed: AtomicBool::new(false) };
+        let watcher =
+            Watcher { broker, refusal: Refusal::default(), failed: AtomicBool::new(false) };
         let producer = ThreadedProducer::from_config_and_context(&client, watcher)
             .context("producer settings")?;
         Ok(Self { producer: Some(Arc::new(producer)) })

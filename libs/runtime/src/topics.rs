@@ -7,23 +7,33 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use rdkafka::ClientConfig;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic,
     ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::{Metadata, MetadataTopic};
 use serde::Deserialize;
+
+use crate::config::KafkaSecurity;
+use crate::kafka;
 
 const EMBEDDED: &str = include_str!("../../../redpanda/topics.toml");
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the first connection may take.
+const REACH: Duration = Duration::from_secs(15);
+/// How long the brokers of a cluster may take to come together.
+const GATHERING: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a segment may take to fill where nothing else is set: Redpanda's default; Kafka's is
 /// half of it.
 const LONGEST_SEGMENT: Duration = Duration::from_hours(14 * 24);
-/// As many copies as the broker's own default says: one on a laptop, three in a cluster.
-const BROKER_DEFAULT: TopicReplication<'_> = TopicReplication::Fixed(-1);
+/// As many copies as the broker's own default says.
+const BROKER_DEFAULT: i32 = -1;
+/// How many copies must have a record before it is acknowledged. Redpanda has no such setting: there
+/// most of them must, always.
+const MIN_IN_SYNC: &str = "min.insync.replicas";
 
 /// What `redpanda/topics.toml` says.
 #[derive(Debug, Clone, Deserialize)]
@@ -126,6 +136,18 @@ impl TopicsFile {
         settings.map(|(name, value)| (name.clone(), value.into())).collect()
     }
 
+    /// With three copies a record is acknowledged when two have it: one broker may be away. With
+    /// fewer, the broker's own setting is left alone.
+    fn replicated(&self, replication: Option<u16>) -> Self {
+        let mut file = self.clone();
+        if replication.is_some_and(|copies| copies >= 3) {
+            for topic in file.topics.values_mut() {
+                topic.config.entry(MIN_IN_SYNC.to_owned()).or_insert(Setting::Number(2));
+            }
+        }
+        file
+    }
+
     fn prefixed(&self, prefix: &str) -> BTreeMap<String, &TopicSpec> {
         let topics = self.topics.iter();
         topics.map(|(name, topic)| (format!("{prefix}{name}"), topic)).collect()
@@ -168,6 +190,26 @@ impl fmt::Display for Change {
     }
 }
 
+/// A broker, and which of its topics are meant.
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    /// Its addresses, as host:port,host:port.
+    pub brokers: String,
+    /// How one gets in.
+    pub security: KafkaSecurity,
+    /// What stands before each topic's name.
+    pub prefix: String,
+    /// Copies of each partition; none: as many as the broker makes by itself.
+    pub replication: Option<u16>,
+}
+
+impl Target {
+    /// The topics of this prefix on a broker that lets everybody in.
+    pub fn open(brokers: &str, prefix: &str) -> Self {
+        Self { brokers: brokers.to_owned(), prefix: prefix.to_owned(), ..Self::default() }
+    }
+}
+
 /// A topic as the broker has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicState {
@@ -179,21 +221,34 @@ pub struct TopicState {
     pub config: BTreeMap<String, String>,
 }
 
-/// Makes the broker's topics what the file says, each name with `prefix` before it. A partition
-/// count that differs is an error: changing it would send orders to other partitions.
-pub async fn apply(brokers: &str, prefix: &str, file: &TopicsFile) -> Result<Vec<Change>> {
-    let admin = Admin::connect(brokers)?;
-    let wanted = file.prefixed(prefix);
+/// Makes the broker's topics what the file says. A partition count that differs is an error:
+/// changing it would send orders to other partitions. So is a replication that differs from one
+/// that is asked for: changing it moves data, which is for an operator to plan.
+pub async fn apply(target: &Target, file: &TopicsFile) -> Result<Vec<Change>> {
+    let admin = Admin::connect(target).await?;
+    admin.wait_for_brokers(target.replication.unwrap_or(1)).await?;
+    let file = file.replicated(target.replication);
+    let wanted = file.prefixed(&target.prefix);
     let mut changes = Vec::new();
     let existing = admin.partitions(&wanted).await?;
     for (name, topic) in &wanted {
         if !existing.contains_key(name) {
-            changes.extend(admin.create(name, topic).await?);
+            changes.extend(admin.create(name, topic, target.replication).await?);
         }
     }
-    for (name, count) in admin.all_partitions(&wanted).await? {
+    for (name, shape) in admin.all_partitions(&wanted).await? {
         let topic = wanted[&name];
-        ensure!(count == usize::from(topic.partitions), partitions_differ(&name, count, topic));
+        let Shape { partitions, copies } = shape;
+        ensure!(
+            partitions == usize::from(topic.partitions),
+            partitions_differ(&name, partitions, topic)
+        );
+        if let Some(wanted) = target.replication {
+            ensure!(
+                copies == usize::from(wanted),
+                "topic {name} has {copies} copies of each partition, not {wanted}; `apply` does not move data"
+            );
+        }
         changes.extend(admin.alter(&name, topic).await?);
     }
     Ok(changes)
@@ -210,13 +265,13 @@ fn partitions_differ(name: &str, count: usize, topic: &TopicSpec) -> String {
 }
 
 /// The file's topics as the broker has them.
-pub async fn describe(brokers: &str, prefix: &str, file: &TopicsFile) -> Result<Vec<TopicState>> {
-    let admin = Admin::connect(brokers)?;
-    let wanted = file.prefixed(prefix);
+pub async fn describe(target: &Target, file: &TopicsFile) -> Result<Vec<TopicState>> {
+    let admin = Admin::connect(target).await?;
+    let wanted = file.prefixed(&target.prefix);
     let existing = admin.partitions(&wanted).await?;
     let mut states = Vec::new();
     for (name, topic) in wanted {
-        let partitions = existing.get(&name).copied().unwrap_or_default();
+        let partitions = existing.get(&name).map_or(0, |shape| shape.partitions);
         let mut config = BTreeMap::new();
         if partitions > 0 {
             let resource = admin.config(&name).await?;
@@ -230,10 +285,10 @@ pub async fn describe(brokers: &str, prefix: &str, file: &TopicsFile) -> Result<
 }
 
 /// Deletes the file's topics with this prefix: what a test made for itself.
-pub async fn delete(brokers: &str, prefix: &str, file: &TopicsFile) -> Result<()> {
-    ensure!(!prefix.is_empty(), "only topics of a prefix are deleted");
-    let admin = Admin::connect(brokers)?;
-    let wanted = file.prefixed(prefix);
+pub async fn delete(target: &Target, file: &TopicsFile) -> Result<()> {
+    ensure!(!target.prefix.is_empty(), "only topics of a prefix are deleted");
+    let admin = Admin::connect(target).await?;
+    let wanted = file.prefixed(&target.prefix);
     let names: Vec<_> = wanted.keys().map(String::as_str).collect();
     for result in admin.client.delete_topics(&names, &admin.options).await? {
         match result {
@@ -249,44 +304,82 @@ fn value(resource: &ConfigResource, setting: &str) -> String {
     entry.unwrap_or_default()
 }
 
+/// Whether the broker has this setting, as every broker has those of the file.
+fn is_known(resource: &ConfigResource, setting: &str) -> bool {
+    setting != MIN_IN_SYNC || resource.get(setting).is_some()
+}
+
 struct Admin {
     client: Arc<AdminClient<DefaultClientContext>>,
     options: AdminOptions,
 }
 
+/// What a topic's records are spread over.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    partitions: usize,
+    /// Of the partition that has the fewest.
+    copies: usize,
+}
+
+impl Shape {
+    fn of(topic: &MetadataTopic) -> Self {
+        let copies = topic.partitions().iter().map(|partition| partition.replicas().len());
+        Self { partitions: topic.partitions().len(), copies: copies.min().unwrap_or(0) }
+    }
+}
+
 impl Admin {
-    fn connect(brokers: &str) -> Result<Self> {
-        let client = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            .create()
-            .context("cannot make a client of the broker")?;
+    async fn connect(target: &Target) -> Result<Self> {
+        let settings = kafka::client_of(&target.brokers, &target.security);
+        let client = settings.create().context("cannot make a client of the broker")?;
+        tokio::task::spawn_blocking(move || kafka::reach(&settings, REACH)).await??;
         let client = Arc::new(client);
         let options =
             AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
         Ok(Self { client, options })
     }
 
-    /// Partition counts of those topics that exist.
-    async fn partitions<T>(&self, topics: &BTreeMap<String, T>) -> Result<BTreeMap<String, usize>> {
+    /// Brokers of a cluster that starts join one after the other.
+    async fn wait_for_brokers(&self, wanted: u16) -> Result<()> {
+        let deadline = Instant::now() + GATHERING;
+        loop {
+            let there = self.metadata().await?.brokers().len();
+            if there >= usize::from(wanted) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{wanted} copies of each partition need as many brokers, and there are {there}"
+            );
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn metadata(&self) -> Result<Metadata> {
         let client = Arc::clone(&self.client);
         // All topics are asked for: asking for one by name makes some brokers create it.
         let fetch = move || client.inner().fetch_metadata(None, TIMEOUT);
-        let metadata = tokio::task::spawn_blocking(fetch)
-            .await?
-            .context("the broker does not tell its topics")?;
+        let metadata = tokio::task::spawn_blocking(fetch).await?;
+        metadata.context("the broker does not tell its topics")
+    }
+
+    /// The shapes of those topics that exist.
+    async fn partitions<T>(&self, topics: &BTreeMap<String, T>) -> Result<BTreeMap<String, Shape>> {
+        let metadata = self.metadata().await?;
         let existing = metadata.topics().iter();
         Ok(existing
             .filter(|topic| topics.contains_key(topic.name()))
-            .map(|topic| (topic.name().to_owned(), topic.partitions().len()))
+            .map(|topic| (topic.name().to_owned(), Shape::of(topic)))
             .collect())
     }
 
-    /// Partition counts of all topics, waiting for those just created: the controller answers
+    /// The shapes of all topics, waiting for those just created: the controller answers
     /// before the broker knows of them.
     async fn all_partitions<T>(
         &self,
         topics: &BTreeMap<String, T>,
-    ) -> Result<BTreeMap<String, usize>> {
+    ) -> Result<BTreeMap<String, Shape>> {
         let deadline = Instant::now() + TIMEOUT;
         loop {
             let existing = self.partitions(topics).await?;
@@ -299,10 +392,16 @@ impl Admin {
         }
     }
 
-    async fn create(&self, name: &str, spec: &TopicSpec) -> Result<Option<Change>> {
+    async fn create(
+        &self,
+        name: &str,
+        spec: &TopicSpec,
+        replication: Option<u16>,
+    ) -> Result<Option<Change>> {
         let config: Vec<_> =
             spec.config.iter().map(|(setting, value)| (setting, value.to_string())).collect();
-        let mut topic = NewTopic::new(name, i32::from(spec.partitions), BROKER_DEFAULT);
+        let copies = TopicReplication::Fixed(replication.map_or(BROKER_DEFAULT, i32::from));
+        let mut topic = NewTopic::new(name, i32::from(spec.partitions), copies);
         for (setting, value) in &config {
             topic = topic.set(setting, value);
         }
@@ -328,6 +427,7 @@ impl Admin {
         let changes: Vec<_> = spec
             .config
             .iter()
+            .filter(|(setting, _)| is_known(&resource, setting))
             .map(|(setting, to)| (setting, value(&resource, setting), to.to_string()))
             .filter(|(_, from, to)| from != to)
             .map(|(setting, from, to)| Change::Altered {
@@ -349,7 +449,8 @@ impl Admin {
         let deadline = Instant::now() + TIMEOUT;
         loop {
             let resource = self.config(name).await?;
-            let mut settings = spec.config.iter();
+            let mut settings =
+                spec.config.iter().filter(|(setting, _)| is_known(&resource, setting));
             if settings.all(|(setting, to)| value(&resource, setting) == to.to_string()) {
                 return Ok(());
             }
@@ -367,7 +468,8 @@ impl Admin {
             .filter(|entry| matches!(entry.source, ConfigSource::DynamicTopic));
         let mut settings: BTreeMap<&str, String> =
             own.filter_map(|entry| Some((entry.name.as_str(), entry.value.clone()?))).collect();
-        for (setting, value) in &spec.config {
+        let wanted = spec.config.iter().filter(|(setting, _)| is_known(resource, setting));
+        for (setting, value) in wanted {
             settings.insert(setting, value.to_string());
         }
         let mut alter = AlterConfig::new(ResourceSpecifier::Topic(name));

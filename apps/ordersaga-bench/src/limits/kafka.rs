@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use ordersaga_checker::{Log, Record};
 use ordersaga_contract::PARTITIONS;
 use ordersaga_figures::Run;
-use ordersaga_runtime::topics::{self, TopicsFile};
+use ordersaga_runtime::topics::{self, Target, TopicsFile};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
@@ -34,7 +34,7 @@ type Sender = ThreadedProducer<DefaultProducerContext>;
 
 pub(super) async fn run(bench: &Bench<'_>) -> Result<Run> {
     let broker = bench.system.stack.parts().broker_address();
-    topics::apply(&broker, PREFIX, &TopicsFile::embedded()?).await?;
+    topics::apply(&Target::open(&broker, PREFIX), &TopicsFile::embedded()?).await?;
     let log = Log { broker: broker.clone(), prefix: PREFIX.to_owned() };
     let ends: Vec<_> = log.ends().await?.into_iter().collect();
     let groups = groups(bench.system, "broker");

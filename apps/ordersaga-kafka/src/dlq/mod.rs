@@ -97,7 +97,10 @@ struct Choice {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let letters = DeadLetters::new(&arguments.broker.brokers, &arguments.broker.prefix);
+    let letters = {
+        let Broker { brokers, prefix, security } = &arguments.broker;
+        DeadLetters::new(brokers, security, prefix)
+    };
     let book = letters.fold(Book::default(), Book::add).await?;
     match arguments.command {
         Command::List(list) => list.run(&book),

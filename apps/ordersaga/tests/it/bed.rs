@@ -16,7 +16,7 @@ use ordersaga_devstack::{
     Cluster, Database, Databases, Part, Parts, Service, ServiceProcess, TemporaryFolder, free_port,
     service_env, shared,
 };
-use ordersaga_runtime::topics::{self, TopicsFile};
+use ordersaga_runtime::topics::{self, Target, TopicsFile};
 use reqwest::Client;
 use sqlx::PgPool;
 use tokio::runtime::Runtime;
@@ -195,9 +195,13 @@ impl Bed {
         ServiceProcess::new(service, environment, log)
     }
 
+    fn topics(&self) -> Target {
+        Target::open(&self.broker, &self.prefix)
+    }
+
     /// Makes the topics.
     pub(crate) async fn apply_topics(&self) -> Result<()> {
-        topics::apply(&self.broker, &self.prefix, &TopicsFile::embedded()?).await.map(drop)
+        topics::apply(&self.topics(), &TopicsFile::embedded()?).await.map(drop)
     }
 
     /// Starts the three services and waits until each is ready.
@@ -229,7 +233,7 @@ impl Bed {
         self.onlooker.close().await;
         self.parts.drop_databases(&self.name).await?;
         if self.broker == self.parts.broker_address() {
-            topics::delete(&self.broker, &self.prefix, &TopicsFile::embedded()?).await?;
+            topics::delete(&self.topics(), &TopicsFile::embedded()?).await?;
         }
         Ok(())
     }

@@ -21,5 +21,6 @@ mod poison;
 mod retention;
 mod roles;
 mod scaling;
+mod secure;
 mod session;
 mod trace;

@@ -28,7 +28,7 @@ impl<H: Handler> ClientContext for Callbacks<H> {
     fn stats(&self, statistics: Statistics) {
         let assigned = self.0.assigned.load(Ordering::Acquire);
         let missing = (!assigned).then_some("no partitions assigned yet");
-        kafka::report(&self.0.consumer.broker, &statistics, missing);
+        kafka::report(&self.0.consumer.broker, &statistics, &self.0.refusal, missing);
         let applied = self.0.applied.lock().clone();
         for ((topic, partition), applied) in applied {
             let end = statistics
@@ -46,6 +46,7 @@ impl<H: Handler> ClientContext for Callbacks<H> {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "consumer");
+        self.0.refusal.note(&error, reason);
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {

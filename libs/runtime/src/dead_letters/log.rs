@@ -12,6 +12,7 @@ use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::{Entry, Header, Letter, NoEntry, Resolution};
+use crate::config::KafkaSecurity;
 use crate::kafka;
 
 /// How long the broker may be silent before reading is given up.
@@ -32,13 +33,14 @@ pub struct Position {
 #[derive(Debug, Clone)]
 pub struct DeadLetters {
     brokers: String,
+    security: KafkaSecurity,
     prefix: String,
 }
 
 impl DeadLetters {
     /// Connects when first used.
-    pub fn new(brokers: &str, prefix: &str) -> Self {
-        Self { brokers: brokers.to_owned(), prefix: prefix.to_owned() }
+    pub fn new(brokers: &str, security: &KafkaSecurity, prefix: &str) -> Self {
+        Self { brokers: brokers.to_owned(), security: security.clone(), prefix: prefix.to_owned() }
     }
 
     fn topic(&self, name: &str) -> String {
@@ -46,7 +48,7 @@ impl DeadLetters {
     }
 
     fn client(&self) -> ClientConfig {
-        kafka::client_of(&self.brokers)
+        kafka::client_of(&self.brokers, &self.security)
     }
 
     /// Folds every record there is at present, in no particular order across partitions. Payloads
@@ -120,10 +122,11 @@ struct Reader {
 
 impl Reader {
     fn new(letters: &DeadLetters) -> Result<Self> {
+        kafka::reach(&letters.client(), PATIENCE)?;
         let client = letters
             .client()
             // A name the client insists on: nothing is committed to it.
-            .set("group.id", "dead-letters")
+            .set("group.id", letters.topic("dead-letters"))
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "earliest")

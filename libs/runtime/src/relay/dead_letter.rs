@@ -134,6 +134,7 @@ mod tests {
         // Nobody is there: the producer looks at a record's size before it looks for the broker.
         let kafka = KafkaConfig {
             brokers: "127.0.0.1:1".to_owned(),
+            security: crate::config::KafkaSecurity::default(),
             topic_prefix: String::new(),
             group: String::new(),
             session_timeout: Duration::from_secs(6),
