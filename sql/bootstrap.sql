@@ -3,6 +3,7 @@
 --   SELECT set_config('ordersaga.owner_password', '…', false);    -- migrations; owns every table
 --   SELECT set_config('ordersaga.service_password', '…', false);  -- a service's daily work, no DDL
 --   SELECT set_config('ordersaga.fdw_password', '…', false);      -- shards: what the coordinator may do
+--   SELECT set_config('ordersaga.monitoring_password', '…', false);  -- statistics, and no table
 -- Running it again changes passwords and nothing else. Roles belong to the cluster: bootstrap the
 -- databases of one cluster one after the other.
 DO $$
@@ -10,7 +11,7 @@ DECLARE
     role text;
     password text;
 BEGIN
-    FOREACH role IN ARRAY ARRAY['owner', 'service', 'fdw'] LOOP
+    FOREACH role IN ARRAY ARRAY['owner', 'service', 'fdw', 'monitoring'] LOOP
         password := current_setting(format('ordersaga.%s_password', role), true);
         CONTINUE WHEN coalesce(password, '') = '';
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'ordersaga_' || role) THEN
@@ -19,6 +20,9 @@ BEGIN
         EXECUTE format('ALTER ROLE %I PASSWORD %L', 'ordersaga_' || role, password);
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), 'ordersaga_' || role);
         EXECUTE format('GRANT USAGE ON SCHEMA public TO %I', 'ordersaga_' || role);
+        IF role = 'monitoring' THEN
+            GRANT pg_monitor TO ordersaga_monitoring;
+        END IF;
     END LOOP;
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
     REVOKE ALL ON SCHEMA public FROM PUBLIC;

@@ -11,12 +11,15 @@ psql --no-psqlrc --quiet --output=/dev/null --set ON_ERROR_STOP=1 \
 \set owner ''
 \set service ''
 \set fdw ''
+\set monitoring ''
 \getenv owner OWNER_PASSWORD
 \getenv service SERVICE_PASSWORD
 \getenv fdw FDW_PASSWORD
+\getenv monitoring MONITORING_PASSWORD
 SELECT set_config('ordersaga.owner_password', :'owner', false),
        set_config('ordersaga.service_password', :'service', false),
-       set_config('ordersaga.fdw_password', :'fdw', false);
+       set_config('ordersaga.fdw_password', :'fdw', false),
+       set_config('ordersaga.monitoring_password', :'monitoring', false);
 \i /ordersaga/bootstrap.sql
 \getenv coordinator COORDINATOR
 \if :{?coordinator}

@@ -35,6 +35,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let service = Service::new(NAME, config.service.clone())?;
+    db::show_metrics();
     let (pool, outbox) = (service.pool.clone(), service.outbox.clone());
 
     let (group, batches) = group_commit(desk::QUEUE, desk::BATCH);

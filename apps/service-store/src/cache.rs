@@ -40,13 +40,18 @@ const CHECK_LIMIT: Duration = Duration::from_secs(5);
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 static LOOKUPS: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    prometheus::register_int_counter_vec!(
+    let lookups = prometheus::register_int_counter_vec!(
         "cache_requests_total",
         "Items asked of the cache, by result: hit, absent (known not to exist), miss, or bypass \
          (Redis is away or not to be trusted).",
         &["result"]
     )
-    .expect("registered once")
+    .expect("registered once");
+    // A counter that is first seen at 1 has not risen, to whoever watches it.
+    for result in ["hit", "absent", "miss", "bypass"] {
+        lookups.with_label_values(&[result]);
+    }
+    lookups
 });
 
 /// Returns the epoch and the entry. An entry is `VERSION|JSON`; the JSON is empty for a mark that a
@@ -121,6 +126,7 @@ impl Cache {
         pool: PgPool,
         dependency: Dependency,
     ) -> anyhow::Result<Self> {
+        LazyLock::force(&LOOKUPS);
         let client = client(config)?;
         let settings = ConnectionManagerConfig::new()
             .set_number_of_retries(1)

@@ -147,6 +147,12 @@ impl Consumer {
     /// Consumes until `stop` is cancelled; a transaction in flight is finished. Ends by an error if
     /// it cannot go on.
     pub async fn run<H: Handler>(self, handler: H, stop: CancellationToken) -> anyhow::Result<()> {
+        // A counter that is first seen at 1 has not risen, to whoever watches it.
+        for topic in self.topics {
+            for result in ["applied", "dead_lettered"] {
+                RECORDS.with_label_values(&[topic.name(), result]);
+            }
+        }
         // A token of its own: when one part ends, the others must.
         let stop = stop.child_token();
         let shared = Arc::new(Shared {

@@ -3,7 +3,7 @@
 use std::{
     fmt::Display,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -11,6 +11,7 @@ use std::{
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use parking_lot::Mutex;
+use prometheus::{IntGauge, IntGaugeVec};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,15 @@ use crate::clock;
 
 /// How often whoever waits for a dependency looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+static UP: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    prometheus::register_int_gauge_vec!(
+        "dependency_up",
+        "Whether a dependency, as /ready names it, can be used now: 1 or 0.",
+        &["dependency"]
+    )
+    .expect("registered once")
+});
 
 /// The dependencies of one service.
 #[derive(Clone, Default)]
@@ -33,6 +43,7 @@ struct State {
     /// Required only until it has been up once.
     awaited: bool,
     up: AtomicBool,
+    gauge: IntGauge,
     since: Mutex<Since>,
 }
 
@@ -85,11 +96,14 @@ impl Health {
 
     fn declare(&self, name: &'static str, required: bool, awaited: bool) -> Dependency {
         let since = Since { time: clock::now(), detail: Some("starting".to_owned()) };
+        let gauge = UP.with_label_values(&[name]);
+        gauge.set(0);
         let dependency = Dependency(Arc::new(State {
             name,
             required: AtomicBool::new(required),
             awaited,
             up: AtomicBool::new(false),
+            gauge,
             since: Mutex::new(since),
         }));
         self.0.lock().push(dependency.clone());
@@ -114,6 +128,7 @@ impl Dependency {
             if self.0.awaited {
                 self.0.required.store(false, Ordering::Release);
             }
+            self.0.gauge.set(1);
             *since = Since { time: clock::now(), detail: None };
             tracing::info!(dependency = self.0.name, "dependency is up");
         }
@@ -124,6 +139,7 @@ impl Dependency {
         let why = why.to_string();
         let mut since = self.0.since.lock();
         if self.0.up.swap(false, Ordering::Release) {
+            self.0.gauge.set(0);
             since.time = clock::now();
             tracing::warn!(dependency = self.0.name, why, "dependency is down");
         } else if since.detail.as_deref() == Some("starting") {

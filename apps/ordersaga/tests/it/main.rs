@@ -14,6 +14,7 @@ mod http;
 mod invariants;
 mod kubernetes;
 mod load;
+mod observability;
 mod outage;
 mod overload;
 mod partitioner;

@@ -35,12 +35,17 @@ static ACTIVE: LazyLock<IntGauge> = LazyLock::new(|| {
 });
 
 static SHED: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    register_int_counter_vec!(
+    let shed = register_int_counter_vec!(
         "http_server_requests_shed_total",
         "Requests turned away before anything was done for them.",
         &["reason"]
     )
-    .expect("registered once")
+    .expect("registered once");
+    // A counter that is first seen at 1 has not risen, to whoever watches it.
+    for reason in [Shed::Concurrency, Shed::Queue, Shed::Outbox] {
+        shed.with_label_values(&[reason.label()]);
+    }
+    shed
 });
 
 /// Why a request is turned away at once.
@@ -54,13 +59,18 @@ pub enum Shed {
     Outbox,
 }
 
+impl Shed {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Concurrency => "concurrency",
+            Self::Queue => "queue",
+            Self::Outbox => "outbox",
+        }
+    }
+}
+
 pub(super) fn shed(reason: Shed) {
-    let reason = match reason {
-        Shed::Concurrency => "concurrency",
-        Shed::Queue => "queue",
-        Shed::Outbox => "outbox",
-    };
-    SHED.with_label_values(&[reason]).inc();
+    SHED.with_label_values(&[reason.label()]).inc();
 }
 
 /// The statuses whose histogram a route looks up once and keeps.
@@ -76,6 +86,7 @@ pub(super) struct RouteMetrics {
 impl RouteMetrics {
     pub(super) fn new(method: &Method, route: impl Into<String>) -> Self {
         LazyLock::force(&ACTIVE);
+        LazyLock::force(&SHED);
         Self { method: label(method), route: route.into(), usual: Default::default() }
     }
 
