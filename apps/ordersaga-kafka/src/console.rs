@@ -3,12 +3,12 @@
 
 use anyhow::{Context, Result};
 use ordersaga_runtime::dead_letters::LARGEST;
-use serde_yaml_ng::Value;
+use serde_json::Value;
 
 const FILE: &str = include_str!("../../../redpanda/console.yaml");
 
 fn file() -> Result<Value> {
-    Ok(serde_yaml_ng::from_str(FILE)?)
+    Ok(serde_saphyr::from_str(FILE)?)
 }
 
 #[test]

@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use ordersaga_devstack::Service;
 use parking_lot::Mutex;
 use poem::listener::{Acceptor, Listener, TcpListener};
-use poem::{EndpointExt, Route, Server, handler, post, web::Data};
+use poem::{Body, EndpointExt, Route, Server, handler, post, web::Data};
 use prost::Message;
 
 use crate::bed::{Bed, Plan, until};
@@ -35,8 +35,9 @@ struct Collector {
 }
 
 #[handler]
-fn take(body: Vec<u8>, Data(spans): Data<&Spans>) -> poem::Result<()> {
-    let request = ExportTraceServiceRequest::decode(&*body).map_err(poem::error::BadRequest)?;
+async fn take(body: Body, Data(spans): Data<&Spans>) -> poem::Result<()> {
+    let body = body.into_bytes().await?;
+    let request = ExportTraceServiceRequest::decode(body).map_err(poem::error::BadRequest)?;
     for resource in request.resource_spans {
         let attributes = resource.resource.unwrap_or_default().attributes;
         let name = attributes.into_iter().find(|attribute| attribute.key == "service.name");
