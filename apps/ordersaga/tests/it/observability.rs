@@ -1,6 +1,6 @@
 //! What dashboards and alerts name exists: metrics and labels in what the services export, foreign
 //! ones in a list with the page that documents them, entries in the runbook, targets in the compose
-//! file. Every PromQL expression is parsed on the way.
+//! file. Every `PromQL` expression is parsed on the way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
