@@ -28,6 +28,8 @@ def strict(schema):
 
 def main(crds, out):
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    # A plain `=` is a string to everybody but YAML 1.1.
+    loader.add_constructor("tag:yaml.org,2002:value", loader.construct_yaml_str)
     count = 0
     for path in sorted(pathlib.Path(crds).rglob("*.y*ml")):
         for crd in yaml.load_all(path.read_text(), Loader=loader):

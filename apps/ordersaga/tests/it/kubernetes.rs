@@ -77,7 +77,7 @@ impl Base {
         self.objects.iter().filter(move |object| object["kind"] == kind)
     }
 
-    fn named(&self, kind: &str, name: &str) -> Result<&Value> {
+    fn named<'a>(&'a self, kind: &'a str, name: &str) -> Result<&'a Value> {
         let found = self.of_kind(kind).find(|object| object["metadata"]["name"] == name);
         found.with_context(|| format!("no {kind} {name}"))
     }
