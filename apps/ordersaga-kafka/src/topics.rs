@@ -87,6 +87,8 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
 
 async fn apply(arguments: &Apply) -> Result<()> {
     let access = AccessFile::get(arguments.access.as_deref())?;
+    // What is missing is said before anything is changed.
+    let passwords = access.passwords()?;
     let target = arguments.target.on_broker(arguments.replication);
     let changes = topics::apply(&target, &arguments.target.topics()?).await?;
     for change in &changes {
@@ -95,7 +97,7 @@ async fn apply(arguments: &Apply) -> Result<()> {
     if changes.is_empty() {
         say!("all topics are as they should be");
     }
-    access::apply(&target, &access).await
+    access::apply(&target, &access, passwords).await
 }
 
 async fn describe(target: &Target) -> Result<()> {

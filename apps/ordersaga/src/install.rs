@@ -14,6 +14,7 @@ struct Machine {
     java: Option<u32>,
     compilers: bool,
     make: bool,
+    openssl: bool,
 }
 
 /// Something that is needed and not there.
@@ -24,6 +25,7 @@ enum Need {
     Java,
     Compilers,
     Make,
+    Openssl,
     Python,
 }
 
@@ -35,6 +37,7 @@ impl fmt::Display for Need {
             Self::Java => write!(formatter, "Java runtime, {JAVA_SINCE} or newer (for the broker)"),
             Self::Compilers => formatter.write_str("C and C++ compilers (for librdkafka)"),
             Self::Make => formatter.write_str("make (for librdkafka)"),
+            Self::Openssl => formatter.write_str("OpenSSL to compile with (for librdkafka)"),
             Self::Python => formatter.write_str("Python 3 with venv (for schemathesis)"),
         }
     }
@@ -49,6 +52,7 @@ impl Machine {
             java: programs::java().map(|(version, _)| version),
             compilers: there("cc") && there("c++"),
             make: there("make"),
+            openssl: there("pkg-config") && has_openssl(),
         }
     }
 
@@ -60,11 +64,18 @@ impl Machine {
             (old(self.java, JAVA_SINCE), Need::Java),
             (!self.compilers, Need::Compilers),
             (!self.make, Need::Make),
+            (!self.openssl, Need::Openssl),
         ]
         .into_iter()
         .filter_map(|(missing, need)| missing.then_some(need))
         .collect()
     }
+}
+
+/// Asked as its own build script asks.
+fn has_openssl() -> bool {
+    let probe = Command::new("pkg-config").args(["--exists", "openssl"]).status();
+    probe.is_ok_and(|status| status.success())
 }
 
 /// The packages for what is missing. `system` is the text of /etc/os-release.
@@ -76,6 +87,7 @@ fn packages(needs: &[Need], system: &str) -> Vec<&'static str> {
         Need::Java => &["openjdk-17-jre-headless"],
         Need::Compilers => &["gcc", "g++"],
         Need::Make => &["make"],
+        Need::Openssl => &["libssl-dev", "pkg-config"],
         Need::Python => &["python3", "python3-venv"],
     });
     names.copied().collect()
@@ -184,7 +196,14 @@ mod tests {
     use super::*;
 
     fn complete() -> Machine {
-        Machine { postgres: Some(15), redis: true, java: Some(17), compilers: true, make: true }
+        Machine {
+            postgres: Some(15),
+            redis: true,
+            java: Some(17),
+            compilers: true,
+            make: true,
+            openssl: true,
+        }
     }
 
     #[test]
@@ -194,7 +213,8 @@ mod tests {
 
     #[test]
     fn a_bare_machine_misses_everything() {
-        let all = [Need::Postgres, Need::Redis, Need::Java, Need::Compilers, Need::Make];
+        let all =
+            [Need::Postgres, Need::Redis, Need::Java, Need::Compilers, Need::Make, Need::Openssl];
         assert_eq!(Machine::default().missing(), all);
     }
 

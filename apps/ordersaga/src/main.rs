@@ -47,6 +47,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Installs what is missing to build and run everything
+    Install,
     /// Starts everything and shows where it is; installs what is missing
     Up(up::Arguments),
     /// Is the background process of `up --detach`
@@ -99,6 +101,7 @@ async fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Install => install::ensure(false).map(|()| ExitCode::SUCCESS),
         Command::Up(arguments) => up::run(arguments).await,
         Command::Supervise(arguments) => supervisor::detached(arguments).await,
         Command::Down(folder) => down::run(&folder).await,

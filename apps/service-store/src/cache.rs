@@ -9,8 +9,8 @@
 //! trouble, bounds how old an answer can be. Redis away: answers come from Postgres, nothing fails.
 
 use std::pin::Pin;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -304,7 +304,8 @@ fn brief(error: &RedisError) -> &'static str {
 /// rustls' errors come as input and output that is not valid.
 fn is_distrust(error: &RedisError) -> bool {
     let source = std::error::Error::source(error);
-    let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+    let shared = source.and_then(|s| s.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>());
+    let io = shared.and_then(|shared| shared.downcast_ref::<std::io::Error>());
     io.is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData)
 }
 

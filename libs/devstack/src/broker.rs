@@ -61,7 +61,7 @@ pub(crate) struct Ports {
 #[derive(Debug, Clone)]
 pub(crate) struct Secured {
     pub(crate) security: Arc<Security>,
-    /// The port that asks for users without encrypting.
+    /// The port that asks for users without encrypting, which the broker uses itself.
     pub(crate) sasl: u16,
 }
 

@@ -173,19 +173,6 @@ impl Part {
         }
     }
 
-    /// Host and port of a secured broker's listener that asks for users without encrypting.
-    ///
-    /// # Panics
-    /// When it is no such broker.
-    pub fn sasl_url(&self) -> String {
-        match &self.recipe {
-            Recipe::Broker(broker::Ports { secured: Some(secured), .. }) => {
-                format!("127.0.0.1:{}", secured.sasl)
-            }
-            _ => panic!("{} is no secured broker", self.name()),
-        }
-    }
-
     /// Starts it, on its data if it has any; it is ready when this returns.
     pub async fn start(&self) -> Result<()> {
         match &self.recipe {

@@ -108,7 +108,8 @@ pub(crate) fn launch(folder: &Path, port: u16, settings: &[String], log: &Path) 
     Ok(Launch {
         program: programs::require_postgres()?.join("postgres"),
         arguments,
-        environment: [].into(),
+        // As a client, which a coordinator is, it looks into its home: not into the starter's.
+        environment: [("HOME".to_owned(), folder.to_string_lossy().into_owned())].into(),
         log: log.to_owned(),
         // Fast shutdown: connections end, data are written, nothing is to recover.
         death_signal: "INT",

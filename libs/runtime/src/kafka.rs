@@ -20,6 +20,8 @@ use crate::health::Dependency;
 const STATISTICS_INTERVAL_MS: &str = "1000";
 /// How long one attempt to reach a broker may take.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long what librdkafka has to tell is listened to after it.
+const DRAIN: Duration = Duration::from_millis(100);
 
 /// Settings of every client: it reconnects within a second of the broker's return.
 pub(crate) fn client(config: &KafkaConfig) -> ClientConfig {
@@ -104,7 +106,7 @@ pub(crate) fn reach(client: &ClientConfig, within: Duration) -> anyhow::Result<(
     let deadline = Instant::now() + within;
     while let Err(error) = probe.client().fetch_metadata(None, LOOK) {
         // Errors are told to whoever polls.
-        probe.poll(Duration::ZERO);
+        probe.poll(DRAIN);
         let heard = probe.context().0.lock().clone();
         let (is_final, reason) = heard.unwrap_or_else(|| (false, error.to_string()));
         if is_final || Instant::now() >= deadline {
@@ -145,7 +147,9 @@ impl ProducerContext for Probe {
 /// librdkafka's own lines: what it holds for an error is worth a warning here, since it goes on
 /// trying; whether the broker is there shows on `/ready`.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    if level as i32 <= RDKafkaLogLevel::Error as i32 {
+    // A refusal is repeated with every attempt, many times a second; it is told by `Refusal`.
+    let refused = message.contains("in state SSL_HANDSHAKE") || message.contains("in state AUTH_");
+    if !refused && level as i32 <= RDKafkaLogLevel::Error as i32 {
         tracing::warn!(facility, message, "kafka client");
     } else {
         tracing::debug!(facility, message, "kafka client");

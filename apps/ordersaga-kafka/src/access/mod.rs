@@ -44,7 +44,7 @@ struct User {
 }
 
 /// The password of each user.
-type Passwords = BTreeMap<String, Secret>;
+pub(crate) type Passwords = BTreeMap<String, Secret>;
 
 impl AccessFile {
     /// Another file than the one built in, if named.
@@ -57,9 +57,16 @@ impl AccessFile {
             .with_context(|| format!("cannot read the users in {}", path.display()))
     }
 
-    /// The users' passwords as `variable` gives them; none if it has not a single one, and an error
-    /// that names the missing ones if it has some.
-    fn passwords(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Passwords>> {
+    /// The users' passwords as the environment gives them; none if it has not a single one, and an
+    /// error that names the missing ones if it has some.
+    pub(crate) fn passwords(&self) -> Result<Option<Passwords>> {
+        self.passwords_from(|name| std::env::var(name).ok()).context("passwords of Kafka users")
+    }
+
+    fn passwords_from(
+        &self,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Passwords>> {
         let (mut passwords, mut missing) = (Passwords::new(), Vec::new());
         for (name, user) in &self.users {
             match variable(&user.password).filter(|password| !password.is_empty()) {
@@ -149,9 +156,12 @@ impl fmt::Display for Right {
 
 /// Makes the broker's users and rights what the file says, and tells what changed. Does nothing
 /// without passwords.
-pub(crate) async fn apply(target: &Target, file: &AccessFile) -> Result<()> {
-    let variable = |name: &str| std::env::var(name).ok();
-    let Some(passwords) = file.passwords(variable).context("passwords of Kafka users")? else {
+pub(crate) async fn apply(
+    target: &Target,
+    file: &AccessFile,
+    passwords: Option<Passwords>,
+) -> Result<()> {
+    let Some(passwords) = passwords else {
         if target.security.login.is_some() {
             say!("users and rights are left alone: the environment has no passwords for them");
         }
@@ -233,14 +243,33 @@ mod tests {
     #[test]
     fn passwords_are_all_there_or_none() {
         let file = AccessFile::get(None).unwrap();
-        assert!(file.passwords(|_| None).unwrap().is_none());
-        assert!(file.passwords(|_| Some(String::new())).unwrap().is_none());
-        let all = file.passwords(|name| Some(name.to_lowercase())).unwrap().unwrap();
+        assert!(file.passwords_from(|_| None).unwrap().is_none());
+        assert!(file.passwords_from(|_| Some(String::new())).unwrap().is_none());
+        let all = file.passwords_from(|name| Some(name.to_lowercase())).unwrap().unwrap();
         assert_eq!(all["console"].expose(), "kafka_password_console");
         let some = |name: &str| name.ends_with("STORE").then(|| "x".to_owned());
-        let error = file.passwords(some).unwrap_err().to_string();
+        let error = file.passwords_from(some).unwrap_err().to_string();
         assert!(error.contains("KAFKA_PASSWORD_OPERATOR"), "{error}");
         assert!(!error.contains("KAFKA_PASSWORD_STORE"), "{error}");
+    }
+
+    #[test]
+    fn the_table_in_the_documentation_is_the_file() {
+        let text = include_str!("../../../../docs/security.md");
+        let list = |names: &[String]| {
+            let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+            names.join(", ")
+        };
+        for (name, user) in &AccessFile::get(None).unwrap().users {
+            let row = if user.inspect {
+                format!("| `{name}` | everything |  | looks at all |")
+            } else {
+                let [read, write, groups] =
+                    [&user.read, &user.write, &user.groups].map(|l| list(l));
+                format!("| `{name}` | {read} | {write} | {groups} |")
+            };
+            assert!(text.contains(&row), "not in docs/security.md:\n{row}");
+        }
     }
 
     #[test]
