@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use ordersaga_devstack::programs::{self, JAVA_SINCE, POSTGRES_SINCE};
 
 /// What was found of the things needed.
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing that is there or not")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Machine {
     postgres: Option<u32>,
