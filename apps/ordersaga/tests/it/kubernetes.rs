@@ -251,7 +251,9 @@ fn references(value: &Value, found: &mut BTreeSet<(String, String)>) {
             "secret" => {
                 let name = if reference["secretName"].is_string() { "secretName" } else { "name" };
                 let items = list(&reference["items"]);
-                items.iter().for_each(|item| add(&reference[name], text(&item["key"])));
+                for item in items {
+                    add(&reference[name], text(&item["key"]));
+                }
                 if items.is_empty() {
                     add(&reference[name], "password");
                 }
