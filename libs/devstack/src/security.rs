@@ -95,7 +95,8 @@ impl Security {
         self.file("keystore.pem")
     }
 
-    pub(crate) fn redis_users(&self) -> PathBuf {
+    /// The users of Redis and what each may do: its ACL file.
+    pub fn redis_users(&self) -> PathBuf {
         self.file("users.acl")
     }
 

@@ -6,6 +6,7 @@ mod bad_input;
 mod bed;
 mod cache;
 mod client;
+mod compose;
 mod crash;
 mod defects;
 mod delivery;

@@ -22,7 +22,7 @@ use crate::client::{order_for, state_of};
 use crate::dlq::{Said, program};
 
 /// The users of `redpanda/access.toml`, and the variables that hold their passwords for the job.
-const USERS: [(&str, &str); 5] = [
+pub(crate) const USERS: [(&str, &str); 5] = [
     ("service-create-order", "KAFKA_PASSWORD_CREATE_ORDER"),
     ("service-store", "KAFKA_PASSWORD_STORE"),
     ("service-monitoring-order", "KAFKA_PASSWORD_MONITORING"),
@@ -30,19 +30,19 @@ const USERS: [(&str, &str); 5] = [
     ("operator", "KAFKA_PASSWORD_OPERATOR"),
 ];
 
-fn password_of(user: &str) -> String {
+pub(crate) fn password_of(user: &str) -> String {
     format!("correct-{user}")
 }
 
 /// Secured parts, shared by these tests; each has topics, groups and databases to itself.
-struct Parts {
-    security: Arc<Security>,
-    broker: Part,
+pub(crate) struct Parts {
+    pub(crate) security: Arc<Security>,
+    pub(crate) broker: Part,
     postgres: Part,
-    redis: Part,
+    pub(crate) redis: Part,
 }
 
-async fn parts() -> Result<&'static Parts> {
+pub(crate) async fn parts() -> Result<&'static Parts> {
     static PARTS: OnceCell<Parts> = OnceCell::const_new();
     PARTS
         .get_or_try_init(async || {
@@ -58,7 +58,7 @@ async fn parts() -> Result<&'static Parts> {
 }
 
 impl Parts {
-    fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         self.security.authority().display().to_string()
     }
 
@@ -109,7 +109,7 @@ impl Parts {
     }
 
     /// A system on the secured parts; nothing of it runs yet.
-    async fn plan(&self, name: &str) -> Result<Plan> {
+    pub(crate) async fn plan(&self, name: &str) -> Result<Plan> {
         let mut plan = Plan::default().idle().broker(self.broker.url());
         for (cluster, database) in self.databases(name).await? {
             plan = plan.database(cluster, database);

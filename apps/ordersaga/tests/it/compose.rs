@@ -1,0 +1,255 @@
+//! The compose file gives the programs what they really take: its environment, with nothing but
+//! addresses put in the place of its own, makes a system that works. TLS is the test's addition, since its
+//! parts ask for it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use ordersaga_devstack::{Cluster, Database, Service, ServiceProcess, TemporaryFolder, free_port};
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::bed::{Bed, block_on, until};
+use crate::client::{order_for, state_of};
+use crate::dlq::{Said, program};
+use crate::secure::{Parts, USERS, parts, password_of};
+
+type Environment = BTreeMap<String, String>;
+
+fn text(path: &str) -> Result<String> {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    std::fs::read_to_string(root.join(path)).with_context(|| path.to_owned())
+}
+
+/// The services of the file, anchors and merges resolved.
+fn services() -> Result<Value> {
+    let file: Value = serde_saphyr::from_str(&text("docker-compose.yml")?)?;
+    Ok(file["services"].clone())
+}
+
+/// A text of the file with its `${…}` filled in, as Compose does.
+fn filled_in(text: &str, from: &Environment) -> Result<String> {
+    let mut parts = text.split("${");
+    let mut filled = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (inside, rest) = part.split_once('}').with_context(|| format!("no }} in {text}"))?;
+        let end = inside.find([':', '-', '?']).unwrap_or(inside.len());
+        let (name, otherwise) = inside.split_at(end);
+        let value = from.get(name).filter(|value| !value.is_empty());
+        let default = otherwise.trim_start_matches(':').strip_prefix('-');
+        let value = value.map(String::as_str).or(default);
+        filled.push_str(value.with_context(|| format!("{name} has no value: {text}"))?);
+        filled.push_str(rest);
+    }
+    Ok(filled.replace("$$", "$"))
+}
+
+/// The environment of one of its services.
+fn environment(service: &Value, from: &Environment) -> Result<Environment> {
+    let variables = service["environment"].as_object().context("no environment")?;
+    variables
+        .iter()
+        .map(|(name, value)| {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            Ok((name.clone(), filled_in(&value, from)?))
+        })
+        .collect()
+}
+
+/// What stands in `.env`: each variable of the example, with the secrets of these parts.
+fn secrets(parts: &Parts, database: &Database) -> Result<Environment> {
+    let passwords = &database.passwords;
+    let mut known: Environment = USERS
+        .map(|(user, variable)| (variable.to_owned(), password_of(user)))
+        .into_iter()
+        .collect();
+    for (name, value) in [
+        ("POSTGRES_PASSWORD", &passwords.superuser),
+        ("OWNER_PASSWORD", &passwords.owner),
+        ("SERVICE_PASSWORD", &passwords.service),
+        ("FDW_PASSWORD", &passwords.fdw),
+        ("REDIS_PASSWORD", &parts.security.redis_password),
+        ("KAFKA_PASSWORD_ADMIN", &parts.security.admin_password),
+        ("MONITORING_PASSWORD", &"unused".to_owned()),
+    ] {
+        known.insert(name.to_owned(), value.clone());
+    }
+    let example = text(".env.example")?;
+    for line in example.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let (name, value) = line.split_once('=').context("no = in .env.example")?;
+        let has_value = !value.is_empty() || known.contains_key(name);
+        ensure!(has_value, "{name} stands in .env.example, and the test does not know it");
+    }
+    for name in known.keys() {
+        ensure!(example.contains(&format!("\n{name}=")), "{name} is not in .env.example");
+    }
+    Ok(known)
+}
+
+/// Puts the test's addresses in the place of the file's; each must be there.
+fn moved(environment: &mut Environment, moves: &[(&str, &str, String)]) -> Result<()> {
+    for (name, from, to) in moves {
+        let value = environment.get_mut(*name).with_context(|| format!("no {name}"))?;
+        ensure!(value.contains(from), "{name} does not have {from}");
+        *value = value.replace(from, to);
+    }
+    Ok(())
+}
+
+/// Where a database is, as the end of a URL.
+fn place(database: &Database) -> String {
+    format!("@127.0.0.1:{}/{}{}", database.port, database.name, database.parameters)
+}
+
+fn own_moves(
+    service: Service,
+    bed: &Bed,
+    parts: &Parts,
+) -> Vec<(&'static str, &'static str, String)> {
+    let databases = &bed.databases;
+    let (file, own) = match service {
+        Service::CreateOrder => ("@postgres-create-order:5432/create_order", Cluster::CreateOrder),
+        Service::Store => ("@postgres-store:5432/store", Cluster::Store),
+        Service::Monitoring => ("@postgres-monitoring:5432/monitoring", Cluster::Monitoring),
+    };
+    let mut moves = vec![
+        ("KAFKA_BROKERS", "redpanda:9092", parts.broker.url()),
+        ("DATABASE_URL", file, place(&databases[own])),
+        ("DATABASE_MIGRATION_URL", file, place(&databases[own])),
+    ];
+    match service {
+        Service::CreateOrder => {}
+        Service::Store => {
+            let url = parts.redis.url();
+            let address = url.rsplit('@').next().unwrap_or_default().to_owned();
+            moves.push(("REDIS_URL", "redis:6379/0", address));
+            moves.push(("REDIS_URL", "redis://", "rediss://".to_owned()));
+        }
+        Service::Monitoring => {
+            for (file, cluster) in [
+                ("@172.28.57.23:5432/shard1", Cluster::Shard1),
+                ("@172.28.57.24:5432/shard2", Cluster::Shard2),
+            ] {
+                moves.push(("SHARDS", file, place(&databases[cluster])));
+                moves.push(("SHARDS_MIGRATION", file, place(&databases[cluster])));
+            }
+        }
+    }
+    moves
+}
+
+/// What a test on shared parts adds: trust in their authority, and names of its own.
+fn add(environment: &mut Environment, bed: &Bed, parts: &Parts) {
+    environment.insert("KAFKA_CA_FILE".into(), parts.authority());
+    environment.insert("KAFKA_TOPIC_PREFIX".into(), bed.prefix.clone());
+}
+
+fn process(
+    service: Service,
+    bed: &Bed,
+    parts: &Parts,
+    from: &Environment,
+    logs: &Path,
+) -> Result<ServiceProcess> {
+    let described = &services()?[service.name()];
+    ensure!(described["command"] == serde_json::json!([service.name()]), "{described}");
+    let mut environment = environment(described, from)?;
+    moved(&mut environment, &own_moves(service, bed, parts))?;
+    let listen = format!("0.0.0.0:{}", service.port());
+    let free = format!("127.0.0.1:{}", free_port()?);
+    moved(&mut environment, &[("HTTP_LISTEN", &listen, free)])?;
+    add(&mut environment, bed, parts);
+    environment.insert("KAFKA_GROUP".into(), format!("{}{}", bed.prefix, service.group()));
+    if service == Service::Store {
+        environment.insert("REDIS_CA_FILE".into(), parts.authority());
+    }
+    Ok(ServiceProcess::new(service, environment, logs.join(format!("{service}.log"))))
+}
+
+/// The one-shot service `topics`.
+async fn apply_topics(bed: &Bed, parts: &Parts, from: &Environment) -> Result<()> {
+    let described = &services()?["topics"];
+    let command = described["command"].as_array().context("no command")?;
+    let words: Vec<_> = command.iter().filter_map(Value::as_str).collect();
+    let (name, arguments) = words.split_first().context("no program")?;
+    let mut environment = environment(described, from)?;
+    moved(&mut environment, &[("KAFKA_BROKERS", "redpanda:9092", parts.broker.url())])?;
+    add(&mut environment, bed, parts);
+    // There is no registry here: that its variables are known is for the other test.
+    environment.retain(|name, _| !name.starts_with("SCHEMA_REGISTRY_"));
+    let mut job = Command::new(program(name)?);
+    job.args(arguments).envs(environment);
+    Said::by(job).await?.expect(0, "service-store: granted").map(drop)
+}
+
+#[test]
+fn the_services_work_with_the_environment_of_the_compose_file() -> Result<()> {
+    block_on(async {
+        let parts = parts().await?;
+        let logs = TemporaryFolder::new("compose")?;
+        let test = async |bed: &mut Bed| {
+            let from = secrets(parts, &bed.databases[Cluster::Store])?;
+            apply_topics(bed, parts, &from).await?;
+            for service in Service::ALL {
+                let process = process(service, bed, parts, &from, logs.path())?;
+                bed.services.insert(service, process);
+            }
+            bed.start_all().await?;
+            until("Redis is used", async || {
+                let ready = bed.get(Service::Store, "/ready").await?.json()?;
+                Ok(state_of(&ready, "redis")?["ready"] == true)
+            })
+            .await?;
+            let order = bed.place(&order_for(1)).await?;
+            bed.reaches(order, "SHIPPING").await?;
+            bed.cancel(order).await?;
+            bed.reaches(order, "CANCELLED").await.map(drop)
+        };
+        parts.plan("compose").await?.run(test).await
+    })
+}
+
+#[test]
+fn every_variable_in_the_compose_file_is_one_that_its_program_knows() -> Result<()> {
+    block_on(async {
+        let services = services()?;
+        let access = text("redpanda/access.toml")?;
+        for (name, program_name, arguments) in [
+            ("service-create-order", "service-create-order", &[][..]),
+            ("service-store", "service-store", &[]),
+            ("service-monitoring-order", "service-monitoring-order", &[]),
+            ("topics", "ordersaga-kafka", &["topics", "apply"]),
+            ("load", "ordersaga-load", &[]),
+        ] {
+            let mut help = Command::new(program(program_name)?);
+            help.args(arguments).arg("--help").env_clear();
+            let said = Said::by(help).await?.expect(0, "Usage")?.text;
+            let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+            let variables = services[name]["environment"].as_object().context("no environment")?;
+            for variable in variables.keys() {
+                let known = ["=", "]"].map(|end| format!("[env: {variable}{end}"));
+                let known = known.iter().any(|known| words.contains(known))
+                    || access.contains(&format!("password = \"{variable}\""));
+                ensure!(known, "{name}: {program_name} knows no {variable}");
+            }
+        }
+        Ok(())
+    })
+}
+
+/// What the tests' Redis lets its user do is what the compose file's does.
+#[test]
+fn the_store_has_the_same_rights_on_redis_everywhere() -> Result<()> {
+    block_on(async {
+        let parts = parts().await?;
+        let own = std::fs::read_to_string(parts.security.redis_users())?;
+        let own = own.replace(&parts.security.redis_password, "$$REDISCLI_AUTH");
+        let services = services()?;
+        let command = services["redis"]["command"][2].as_str().context("no command")?;
+        for line in own.lines() {
+            ensure!(command.contains(line), "not in the compose file: {line}");
+        }
+        Ok(())
+    })
+}
