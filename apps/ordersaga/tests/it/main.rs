@@ -10,6 +10,7 @@ mod crash;
 mod defects;
 mod delivery;
 mod dlq;
+mod events;
 mod http;
 mod invariants;
 mod kubernetes;
