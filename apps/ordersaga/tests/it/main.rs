@@ -11,6 +11,7 @@ mod crash;
 mod defects;
 mod delivery;
 mod dlq;
+mod events;
 mod http;
 mod invariants;
 mod kubernetes;
