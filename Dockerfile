@@ -6,8 +6,6 @@
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY . .
-# OpenSSL becomes part of the programs, so that the final image needs nothing installed.
-ENV OPENSSL_STATIC=1
 # With a folder `vendor` (made by `cargo vendor`), crates are taken from there and nothing is fetched.
 # The caches live in the builder, not in a layer: a later build compiles what has changed.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
@@ -31,6 +29,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     done
 
 FROM debian:bookworm-slim
+# The same Debian's, so that nothing has to be installed, and building needs no network for it.
+COPY --from=build /usr/lib/*-linux-gnu/libssl.so.3 /usr/lib/*-linux-gnu/libcrypto.so.3 /usr/lib/
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/ /usr/local/bin/
 # A number, by which an orchestrator can tell that it is not root.
