@@ -67,7 +67,7 @@ pub(crate) fn init(service: &'static str, config: &TraceConfig) -> anyhow::Resul
     let resource = if named { resource } else { resource.with_service_name(service) };
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
-        .with_sampler(Ratio(config.ratio))
+        .with_sampler(Following::ratio(config.ratio))
         .with_resource(resource.build())
         .build();
     let traces = Traces { tracer: provider.tracer("ordersaga"), consumers: config.consumers };
@@ -190,9 +190,15 @@ impl Processing {
 /// Traces this part of the requests, and everything that follows from a traced one: also what is
 /// only linked to it.
 #[derive(Clone, Debug)]
-struct Ratio(f64);
+struct Following(Sampler);
 
-impl ShouldSample for Ratio {
+impl Following {
+    fn ratio(ratio: f64) -> Self {
+        Self(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio))))
+    }
+}
+
+impl ShouldSample for Following {
     fn should_sample(
         &self,
         parent: Option<&Context>,
@@ -203,9 +209,9 @@ impl ShouldSample for Ratio {
         links: &[Link],
     ) -> SamplingResult {
         let sampler = if links.iter().any(|link| link.span_context.is_sampled()) {
-            Sampler::AlwaysOn
+            &Sampler::AlwaysOn
         } else {
-            Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(self.0)))
+            &self.0
         };
         sampler.should_sample(parent, trace, name, kind, attributes, links)
     }
