@@ -25,6 +25,7 @@ pub(crate) struct Load {
     pub(crate) items: u32,
     pub(crate) cancel: f64,
     pub(crate) read: f64,
+    pub(crate) find: f64,
     /// Whether there are topics to follow: HTTP alone has none.
     pub(crate) follow: bool,
     /// Whether it looks at every item at the end, which costs CPU that is measured.
@@ -80,7 +81,8 @@ impl Load {
         add("first-item", self.first_item.to_string());
         add("items", self.items.to_string());
         add("cancel", self.cancel.to_string());
-        add("read", self.read.to_string());
+        let (reads, each) = if self.find > 0.0 { ("find", self.find) } else { ("read", self.read) };
+        add(reads, each.to_string());
         for (name, wanted) in [("--no-follow", self.follow), ("--no-check", self.check)] {
             if !wanted {
                 arguments.push(name.to_owned());
@@ -138,6 +140,7 @@ pub(crate) fn figures(report: &Report) -> Run {
             run.refused.insert(name.to_owned(), count);
         }
     }
+    run.reads = report.reads;
     if let Some(checks) = &report.checks {
         run.missing = run.missing.max(checks.orders_not_ended.unwrap_or(0));
         run.oversold = checks.oversold_items;

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use ordersaga_devstack::Service;
-use ordersaga_figures::{Process, Run};
+use ordersaga_figures::{Cache, Log, Process, Run};
 use ordersaga_runtime::clock;
 
 use crate::load::{self, Load};
 use crate::meters::{self, Meters};
 use crate::sampler::{Group, Sampler};
 use crate::scenario::{Pace, Scenario};
-use crate::system::{System, orders_placed};
+use crate::system::{System, written};
 
 /// Under overload there are enough clients to keep more requests in hand than a service allows.
 const OVERLOAD_CONNECTIONS: u32 = 2_048;
@@ -47,6 +47,7 @@ pub(crate) fn load_of(system: &System, scenario: &Scenario, length: Length, capa
         items: scenario.items,
         cancel: scenario.cancel,
         read: scenario.read,
+        find: scenario.find,
         follow: true,
         check: matches!(scenario.pace, Pace::Overload(_)),
     }
@@ -54,7 +55,7 @@ pub(crate) fn load_of(system: &System, scenario: &Scenario, length: Length, capa
 
 /// Runs a load from rest to rest.
 pub(crate) async fn run(system: &System, load: &Load, binaries: &Path) -> Result<Run> {
-    let placed = orders_placed(&system.at_rest().await?);
+    let begins = system.at_rest().await?;
     let mut groups = system.groups();
     let memory_before = meters::memory(&groups);
     let before = Meters::read(system, &groups).await?;
@@ -73,8 +74,20 @@ pub(crate) async fn run(system: &System, load: &Load, binaries: &Path) -> Result
     let begin = i64::try_from(report.started_us).context("the load's clock")?;
     let ended = i64::try_from(report.ended_us).context("the load's clock")?;
     run.rest_seconds = (rest - ended).max(0) as f64 / 1e6;
-    run.all_orders = u64::try_from(orders_placed(&ends) - placed).unwrap_or_default();
-    run.kafka_bytes = after.kafka_bytes.saturating_sub(before.kafka_bytes);
+    run.all_orders = u64::try_from(written(&ends, "incoming") - written(&begins, "incoming"))
+        .unwrap_or_default();
+    run.topics = after
+        .topics
+        .iter()
+        .map(|(topic, bytes)| {
+            let records = u64::try_from(written(&ends, topic) - written(&begins, topic));
+            let before = before.topics.get(topic).copied().unwrap_or_default();
+            let records = records.unwrap_or_default();
+            (topic.clone(), Log { records, bytes: bytes.saturating_sub(before) })
+        })
+        .collect();
+    run.cache = Some(Cache { entries: after.cache.entries, bytes: after.cache.bytes });
+    run.kafka_bytes = run.topics.values().map(|log| log.bytes).sum();
     let nodes = after.nodes.iter().zip(&before.nodes);
     run.databases = nodes.map(|(after, before)| after.since(before)).collect();
     run.processes = groups

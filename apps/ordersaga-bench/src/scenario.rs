@@ -17,6 +17,8 @@ pub(crate) struct Scenario {
     pub(crate) cancel: f64,
     /// Status requests per order.
     pub(crate) read: f64,
+    /// Requests for an item per order, if no status is asked for.
+    pub(crate) find: f64,
 }
 
 /// How orders come.
@@ -58,10 +60,14 @@ const SATURATION: Scenario = Scenario {
     items: 1_000,
     cancel: 0.0,
     read: 0.0,
+    find: 0.0,
 };
 
+/// Almost nothing but reads: a few orders, each followed by many.
+const READS: Scenario = Scenario { pace: Pace::Rate(10.0), items: 10_000, ..SATURATION };
+
 /// All scenarios, in the order they are shown.
-pub(crate) const ALL: [Scenario; 11] = [
+pub(crate) const ALL: [Scenario; 13] = [
     Scenario {
         name: "saturation-16",
         title: "saturation, 16 connections",
@@ -80,6 +86,8 @@ pub(crate) const ALL: [Scenario; 11] = [
     Scenario { name: "10000-items", title: "10,000 items", items: 10_000, ..SATURATION },
     Scenario { name: "cancels", title: "30 % cancelled", cancel: 0.3, ..SATURATION },
     Scenario { name: "reads", title: "a status read per order", read: 1.0, ..SATURATION },
+    Scenario { name: "status-only", title: "1,000 status reads per order", read: 1_000.0, ..READS },
+    Scenario { name: "find-only", title: "1,000 item reads per order", find: 1_000.0, ..READS },
     Scenario {
         name: "overload",
         title: "twice the capacity",

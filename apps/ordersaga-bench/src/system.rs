@@ -188,9 +188,9 @@ impl System {
     }
 }
 
-/// Orders placed, by the ends of all topics.
-pub(crate) fn orders_placed(ends: &Ends) -> i64 {
-    ends.iter().filter(|((topic, _), _)| topic == "incoming").map(|(_, end)| end).sum()
+/// Records ever written to a topic, by the ends of its partitions.
+pub(crate) fn written(ends: &Ends, topic: &str) -> i64 {
+    ends.iter().filter(|((name, _), _)| name == topic).map(|(_, end)| end).sum()
 }
 
 /// How a service is shown.

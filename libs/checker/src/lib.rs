@@ -10,6 +10,7 @@ mod history;
 mod onlooker;
 mod records;
 mod said;
+mod sizes;
 mod snapshot;
 
 pub use check::{Evidence, Violation};
@@ -17,4 +18,5 @@ pub use history::{History, Wish};
 pub use onlooker::{Onlooker, consumed};
 pub use records::{EVENTS, Log, Place, Record};
 pub use said::{Said, Told};
+pub use sizes::Cached;
 pub use snapshot::{ItemRow, OrderRow, ReservationRow, Snapshot};

@@ -96,6 +96,15 @@ pub struct Run {
     pub databases: Vec<Database>,
     /// What the topics' segments grew by, over the whole run.
     pub kafka_bytes: u64,
+    /// Status or item requests answered in the window.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reads: u64,
+    /// What the topics grew by, by topic.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub topics: BTreeMap<String, Log>,
+    /// What Redis holds of items at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
     /// Each second of the window; only where it is plotted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timeline: Vec<Second>,
@@ -144,6 +153,33 @@ pub struct Database {
     pub transactions: u64,
     /// What tables and indexes grew by.
     pub stored_bytes: u64,
+    /// The same by table (without its indexes) and by index; those of a table's partitions
+    /// together.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub relations: BTreeMap<String, u64>,
+}
+
+/// Records of a topic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    /// How many.
+    pub records: u64,
+    /// In the segments, compressed.
+    pub bytes: u64,
+}
+
+/// What Redis holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cache {
+    /// Entries.
+    pub entries: u64,
+    /// Memory of keys, values and expiry.
+    pub bytes: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One second of a run.

@@ -8,7 +8,7 @@ mod spread;
 mod table;
 
 pub use figures::{
-    Database, Figures, Kind, Latency, Machine, Process, Run, Second, Series, VERSION,
+    Cache, Database, Figures, Kind, Latency, Log, Machine, Process, Run, Second, Series, VERSION,
 };
 pub use spread::Spread;
 pub use table::Table;

@@ -57,7 +57,7 @@ enum Doing {
 
 struct Client {
     desk: Connection,
-    monitor: Connection,
+    reader: Connection,
     /// Which of the instances its connections are to.
     create_at: usize,
     read_at: usize,
@@ -66,7 +66,7 @@ struct Client {
     begun: u64,
     /// When it was really sent.
     sent: u64,
-    /// Status requests it still wants to send.
+    /// Status or item requests it still wants to send.
     reads: u32,
     /// Refusals and errors in a row.
     failures: u32,
@@ -105,16 +105,16 @@ pub(crate) struct Clients<'a> {
 struct Requests {
     create: Vec<Create>,
     cancel: Vec<Numbered>,
-    status: Vec<Numbered>,
+    read: Vec<Numbered>,
 }
 
 impl Client {
-    fn new(number: usize, create: &[Endpoint], monitoring: &[Endpoint]) -> Self {
-        let (create_at, read_at) = (number % create.len(), number % monitoring.len());
+    fn new(number: usize, create: &[Endpoint], read: &[Endpoint]) -> Self {
+        let (create_at, read_at) = (number % create.len(), number % read.len());
         let token = 2 * number as u64;
         Self {
             desk: Connection::new(create[create_at].address, token),
-            monitor: Connection::new(monitoring[read_at].address, token + 1),
+            reader: Connection::new(read[read_at].address, token + 1),
             create_at,
             read_at,
             doing: Doing::Nothing,
@@ -127,13 +127,13 @@ impl Client {
 }
 
 impl Requests {
-    fn new(create: &[Endpoint], monitoring: &[Endpoint]) -> Self {
+    fn new(create: &[Endpoint], read: &[Endpoint], path: &str) -> Self {
         let cancel = |at| Numbered::post(at, "/api/v1/orders/cancel?order_id=");
-        let status = |at| Numbered::get(at, "/api/v1/status?order_id=");
+        let read_at = |at| Numbered::get(at, path);
         Self {
             create: create.iter().map(Create::new).collect(),
             cancel: create.iter().map(cancel).collect(),
-            status: monitoring.iter().map(status).collect(),
+            read: read.iter().map(read_at).collect(),
         }
     }
 }
@@ -147,9 +147,13 @@ impl<'a> Clients<'a> {
         items: &'a [i64],
     ) -> Result<Self> {
         let create = endpoints(&plan.target.create)?;
-        let monitoring = endpoints(&plan.target.monitoring)?;
+        let (read, path) = if plan.find > 0.0 {
+            (vec![Endpoint::parse(&plan.target.store)?], "/api/v1/items/find?item_id=")
+        } else {
+            (endpoints(&plan.target.monitoring)?, "/api/v1/status?order_id=")
+        };
         let count = plan.connections as usize;
-        let all = (0..count).map(|number| Client::new(number, &create, &monitoring));
+        let all = (0..count).map(|number| Client::new(number, &create, &read));
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let timer = timerfd_create(
             TimerfdClockId::Monotonic,
@@ -164,7 +168,7 @@ impl<'a> Clients<'a> {
             live,
             orders,
             items,
-            requests: Requests::new(&create, &monitoring),
+            requests: Requests::new(&create, &read, path),
             epoll,
             timer,
             armed: None,
@@ -325,8 +329,9 @@ impl<'a> Clients<'a> {
     }
 
     fn begin_read(&mut self, number: usize, now: u64) {
-        let order = self.recent[self.rng.usize(..self.recent.len())];
-        self.requests.status[self.all[number].read_at].write(order, &mut self.out);
+        let of = if self.plan.find > 0.0 { self.items } else { &self.recent };
+        let id = of[self.rng.usize(..of.len())];
+        self.requests.read[self.all[number].read_at].write(id, &mut self.out);
         self.begin(number, Doing::Read, now, now);
     }
 
@@ -335,7 +340,7 @@ impl<'a> Clients<'a> {
         let client = &mut self.all[number];
         (client.doing, client.begun, client.sent) = (doing, begun, now);
         let connection = match doing {
-            Doing::Read => &mut client.monitor,
+            Doing::Read => &mut client.reader,
             _ => &mut client.desk,
         };
         if let Err(trouble) = connection.send(&self.epoll, &self.out) {
@@ -409,8 +414,8 @@ impl<'a> Clients<'a> {
         let token = event.data.u64();
         let Ok(number) = usize::try_from(token / 2) else { return };
         let client = &mut self.all[number];
-        let is_monitor = token % 2 == 1;
-        let connection = if is_monitor { &mut client.monitor } else { &mut client.desk };
+        let is_reader = token % 2 == 1;
+        let connection = if is_reader { &mut client.reader } else { &mut client.desk };
         match connection.on_event(event.flags, buffer) {
             Ok(None) => {}
             Ok(Some((answer, bytes))) => {
@@ -481,7 +486,7 @@ impl<'a> Clients<'a> {
             self.cancels_due -= 1.0;
             self.to_cancel.push_back((now + u64::from(self.plan.cancel_after_ms) * 1_000, place));
         }
-        self.reads_due += self.plan.read;
+        self.reads_due += self.plan.read + self.plan.find;
         if self.plan.read > 0.0 {
             self.remember(self.orders.order(place));
         }
@@ -536,7 +541,7 @@ impl<'a> Clients<'a> {
         }
         let client = &mut self.all[number];
         match client.doing {
-            Doing::Read => client.monitor.close(),
+            Doing::Read => client.reader.close(),
             _ => client.desk.close(),
         }
         self.back_off(number, u64::MAX, now);

@@ -48,6 +48,10 @@ pub struct Plan {
     /// Status requests per acknowledged order, each for one of the last 65536 orders
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = reads)]
     pub read: f64,
+    /// Requests for an item per acknowledged order, instead of status requests: each for any of
+    /// the items
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = reads, conflicts_with = "read")]
+    pub find: f64,
     /// At the end, give up on orders that have not ended when for so many seconds none has
     #[arg(long = "settle", value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
     pub settle_seconds: f64,

@@ -42,7 +42,7 @@ pub struct Report {
     pub errors: Errors,
     /// Cancellations acknowledged.
     pub cancels: u64,
-    /// Statuses read.
+    /// Statuses or items read.
     pub reads: u64,
     /// From the create's begin to its answer: only orders acknowledged. The begin is when it was
     /// sent; in an open loop, when it was due.
@@ -54,7 +54,7 @@ pub struct Report {
     pub follow_delay_ms: Option<f64>,
     /// From sending a cancellation to its answer.
     pub cancel_ms: Option<Latency>,
-    /// From sending a status request to its answer.
+    /// From sending a status or item request to its answer.
     pub read_ms: Option<Latency>,
     /// The measured time and what followed until the last order ended.
     pub timeline: Vec<Second>,

@@ -36,7 +36,7 @@ impl Report {
             ("create to its answer", Some(self.create_ms)),
             ("create to the order's end", self.terminal_ms),
             ("cancel to its answer", self.cancel_ms),
-            ("status to its answer", self.read_ms),
+            ("read to its answer", self.read_ms),
         ];
         for (name, latency) in rows {
             if let Some(latency) = latency {
@@ -119,6 +119,7 @@ pub(crate) fn load(plan: &Plan) -> String {
         (plan.hot, "of the orders on the first"),
         (plan.cancel, "cancelled"),
         (plan.read, "status requests per order"),
+        (plan.find, "item requests per order"),
     ] {
         if share > 0.0 {
             let _ = write!(text, ", {:.0} % {what}", 100.0 * share);
