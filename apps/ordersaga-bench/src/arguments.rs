@@ -10,7 +10,7 @@ use clap::Parser;
 ///
 /// Each figure is the median of several runs, which take turns so that a drift of the machine
 /// spreads over all of them. A full run writes the tables, plots and figures of
-/// docs/performance.md in about 25 minutes, and needs some 40 GB in the temporary folder ($TMPDIR).
+/// docs/performance.md in about 35 minutes, and needs some 40 GB in the temporary folder ($TMPDIR).
 /// Nothing else should run meanwhile.
 #[derive(Parser, Debug)]
 #[command(name = "ordersaga bench", version)]

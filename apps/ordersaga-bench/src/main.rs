@@ -11,7 +11,6 @@ macro_rules! say {
 
 mod arguments;
 mod audit;
-mod document;
 mod limits;
 mod load;
 mod machine;

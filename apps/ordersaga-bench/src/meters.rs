@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use ordersaga_checker::Cached;
+use ordersaga_checker::{Cached, Segments};
 use ordersaga_devstack::{Cluster, resident_bytes};
 use ordersaga_figures::Database;
 
@@ -17,8 +17,7 @@ pub(crate) struct Meters {
     /// By group.
     pub(crate) written_bytes: Vec<u64>,
     pub(crate) nodes: Vec<Node>,
-    /// Bytes of each topic.
-    pub(crate) topics: BTreeMap<String, u64>,
+    pub(crate) topics: BTreeMap<String, Segments>,
     pub(crate) cache: Cached,
 }
 
@@ -45,7 +44,10 @@ impl Meters {
         Ok(Self {
             written_bytes: groups.iter().map(|g| processes.written_bytes(&g.pids)).collect(),
             nodes,
-            topics: system.onlooker.log.bytes(&system.stack.parts().folder.join("broker/data"))?,
+            topics: system
+                .onlooker
+                .log
+                .segments(&system.stack.parts().folder.join("broker/data"))?,
             cache: system.onlooker.cached_bytes().await?,
         })
     }

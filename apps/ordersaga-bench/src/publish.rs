@@ -5,30 +5,30 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use ordersaga_figures::capacity::{Assumptions, Costs};
-use ordersaga_figures::number::whole;
-use ordersaga_figures::{Figures, Series, Table};
+use ordersaga_figures::{Figures, Series, Table, document};
 
-use crate::{document, machine, plot, scenario, tables};
+use crate::{machine, plot, scenario, tables};
 
 /// The document, below the folder of documents.
 const DOCUMENT: &str = "performance.md";
 const FIGURES: &str = "performance.json";
 const PLOTS: &str = "performance";
-/// Loads whose needs the document shows.
-const RATES: [f64; 3] = [1_000.0, 10_000.0, 100_000.0];
 const OVERLOAD: &str = "overload";
 
 /// Fails if the document has markers that this program has nothing for: better before the
 /// measurements than after them.
 pub(crate) fn check() -> Result<()> {
     let nothing = Figures::default();
-    document::replace(&text()?, &blocks(&nothing)).map(drop)
+    replaced(&nothing).map(drop)
 }
 
-fn text() -> Result<String> {
+/// The document with these figures.
+fn replaced(figures: &Figures) -> Result<String> {
     let file = machine::root().join("docs").join(DOCUMENT);
-    fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))
+    let text = fs::read_to_string(&file);
+    let text = text.with_context(|| format!("cannot read {}", file.display()))?;
+    let blocks = blocks(figures);
+    document::replace(&text, "bench", |name| blocks.get(name).cloned()).map_err(anyhow::Error::msg)
 }
 
 /// Prints the tables.
@@ -63,7 +63,7 @@ pub(crate) fn again(file: &Path, folder: &Path) -> Result<()> {
 pub(crate) fn write(folder: &Path, figures: &Figures) -> Result<()> {
     let plots = folder.join(PLOTS);
     fs::create_dir_all(&plots).with_context(|| format!("cannot make {}", plots.display()))?;
-    let document = document::replace(&text()?, &blocks(figures))?;
+    let document = replaced(figures)?;
     let overload = figures.series(OVERLOAD).and_then(Series::typical);
     let files = [
         (folder.join(FIGURES), serde_json::to_string_pretty(figures)? + "\n"),
@@ -92,21 +92,6 @@ fn blocks(figures: &Figures) -> BTreeMap<&'static str, String> {
         ("memory", of(scenario::TYPICAL, tables::memory)),
         (OVERLOAD, of(OVERLOAD, tables::overload)),
         ("overload-memory", of(OVERLOAD, tables::memory)),
-        ("capacity", capacity(figures)),
     ]
     .into()
-}
-
-/// What larger loads need; what is missing, if they cannot be told.
-fn capacity(figures: &Figures) -> String {
-    let costs = match Costs::of(figures) {
-        Ok(costs) => costs,
-        Err(missing) => return missing,
-    };
-    let assumed = Assumptions::default();
-    let needs = RATES.map(|rate| {
-        format!("**{} orders/s**\n\n{}", whole(rate), costs.needs(rate, &assumed).markdown())
-    });
-    let limits = costs.limits(&assumed).markdown();
-    format!("{}\n\n{}\n**What limits first**\n\n{limits}", costs.basis(), needs.join("\n"))
 }

@@ -79,11 +79,15 @@ pub(crate) async fn run(system: &System, load: &Load, binaries: &Path) -> Result
     run.topics = after
         .topics
         .iter()
-        .map(|(topic, bytes)| {
-            let records = u64::try_from(written(&ends, topic) - written(&begins, topic));
+        .map(|(topic, after)| {
+            let records = written(&ends, topic) - written(&begins, topic);
             let before = before.topics.get(topic).copied().unwrap_or_default();
-            let records = records.unwrap_or_default();
-            (topic.clone(), Log { records, bytes: bytes.saturating_sub(before) })
+            let log = Log {
+                records: u64::try_from(records).unwrap_or_default(),
+                bytes: after.bytes.saturating_sub(before.bytes),
+                batches: after.batches.saturating_sub(before.batches),
+            };
+            (topic.clone(), log)
         })
         .collect();
     run.cache = Some(Cache { entries: after.cache.entries, bytes: after.cache.bytes });

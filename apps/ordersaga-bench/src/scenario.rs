@@ -67,7 +67,7 @@ const SATURATION: Scenario = Scenario {
 const READS: Scenario = Scenario { pace: Pace::Rate(10.0), items: 10_000, ..SATURATION };
 
 /// All scenarios, in the order they are shown.
-pub(crate) const ALL: [Scenario; 13] = [
+pub(crate) const ALL: [Scenario; 15] = [
     Scenario {
         name: "saturation-16",
         title: "saturation, 16 connections",
@@ -82,12 +82,20 @@ pub(crate) const ALL: [Scenario; 13] = [
     },
     SATURATION,
     Scenario { name: "light", title: "light, 100 orders/s", pace: Pace::Rate(100.0), ..SATURATION },
+    Scenario { name: "sale", title: "1,000 orders/s", pace: Pace::Rate(1_000.0), ..SATURATION },
     Scenario { name: "hot-item", title: "one hot item", items: 1, ..SATURATION },
     Scenario { name: "10000-items", title: "10,000 items", items: 10_000, ..SATURATION },
     Scenario { name: "cancels", title: "30 % cancelled", cancel: 0.3, ..SATURATION },
     Scenario { name: "reads", title: "a status read per order", read: 1.0, ..SATURATION },
     Scenario { name: "status-only", title: "1,000 status reads per order", read: 1_000.0, ..READS },
     Scenario { name: "find-only", title: "1,000 item reads per order", find: 1_000.0, ..READS },
+    Scenario {
+        name: "find-miss",
+        title: "1,000 item reads per order, hardly any of them cached",
+        find: 1_000.0,
+        items: 1_000_000,
+        ..READS
+    },
     Scenario {
         name: "overload",
         title: "twice the capacity",

@@ -1,65 +1,94 @@
 //! `capacity`: what a load needs, by the figures of the benchmark.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use comfy_table::{ContentArrangement, presets};
-use ordersaga_figures::capacity::{Assumptions, Costs};
-use ordersaga_figures::number::whole;
-use ordersaga_figures::{Figures, Table, VERSION};
+use ordersaga_capacity::{Costs, Overrides, Parameters, Plan, block};
+use ordersaga_figures::{Figures, Table, VERSION, document};
 
-const PUBLISHED: &str = include_str!("../../../docs/performance.json");
+/// What `bench` found of single costs.
+const FIGURES: &str = include_str!("../../../docs/design/capacity.json");
+/// Folders below the checkout whose documents embed tables.
+const DOCUMENTS: [&str; 2] = ["docs", "docs/design"];
 
 /// Arguments of `capacity`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Orders a second; may be given several times
-    #[arg(long, value_name = "N", default_values = ["1000", "10000", "100000"],
-          value_parser = clap::value_parser!(u32).range(1..))]
-    orders_per_second: Vec<u32>,
-    /// Percent of a core that may be used; the rest is headroom for peaks and for what fails
-    #[arg(long, value_name = "PERCENT", default_value = "50",
-          value_parser = clap::value_parser!(u32).range(1..=100))]
-    utilisation: u32,
-    /// Cores of a machine, as fast as those the figures were taken on
-    #[arg(long, default_value = "8", value_parser = clap::value_parser!(u32).range(1..))]
-    cores: u32,
-    /// Copies of each record in the broker
-    #[arg(long, default_value = "3", value_parser = clap::value_parser!(u32).range(1..=9))]
-    replicas: u32,
-    /// Days that records, orders and facts are kept
-    #[arg(long, default_value = "7", value_parser = clap::value_parser!(u32).range(1..))]
-    days: u32,
-    /// Figures of another run of the benchmark than that of docs/performance.md
+    /// The load to begin with; the parameters below change it
+    #[arg(long, default_value = "today", value_parser = Parameters::SCENARIOS)]
+    scenario: String,
+    #[command(flatten)]
+    overrides: Overrides,
+    /// Only these sections, as parameters,load,network,storage,cache,topics,shards,servers,money,limits
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    section: Vec<String>,
+    /// How it is shown
+    #[arg(long, default_value = "table", value_enum)]
+    format: Format,
+    /// Every constant with where it is from, instead of a plan
+    #[arg(long)]
+    constants: bool,
+    /// Figures of another run of the benchmark than those of docs/design/capacity.json
     #[arg(long, value_name = "FILE")]
     figures: Option<PathBuf>,
+    /// Write the tables that documents embed, in this checkout
+    #[arg(long, conflicts_with_all = ["figures", "constants"])]
+    document: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// For a terminal
+    Table,
+    /// Numbers without units: bytes, seconds, US dollars
+    Json,
+    /// For a document
+    Markdown,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let figures = figures(arguments)?;
-    let costs = Costs::of(&figures).map_err(|missing| anyhow!(missing))?;
-    let assumed = Assumptions {
-        utilisation: f64::from(arguments.utilisation) / 100.0,
-        cores: arguments.cores.into(),
-        replicas: arguments.replicas.into(),
-        days: arguments.days.into(),
+    let costs = costs(arguments.figures.as_deref())?;
+    if arguments.document {
+        return write(&costs);
+    }
+    let scenario = Parameters::scenario(&arguments.scenario).context("no such scenario")?;
+    let plan = Plan::of(&arguments.overrides.apply(scenario), &costs);
+    let sections = if arguments.constants {
+        vec![("constants", costs.table())]
+    } else {
+        let mut sections = plan.sections();
+        for name in &arguments.section {
+            ensure!(sections.iter().any(|(known, _)| known == name), "no section is called {name}");
+        }
+        sections.retain(|(name, _)| {
+            arguments.section.is_empty() || arguments.section.iter().any(|wanted| wanted == name)
+        });
+        sections
     };
-    say!("{}", costs.basis());
-    for rate in arguments.orders_per_second.iter().copied().map(f64::from) {
-        say!("\n{} orders/s\n{}", whole(rate), shown(&costs.needs(rate, &assumed)));
-        for ceiling in costs.exceeded(rate, &assumed) {
-            let most = whole(ceiling.orders_per_second);
-            say!(" Beyond {}, {most}/s at most. Add: {}.", ceiling.what, ceiling.remedy);
+    match arguments.format {
+        Format::Json if arguments.constants => {
+            say!("{}", serde_json::to_string_pretty(costs.constants())?);
+        }
+        Format::Json => say!("{}", serde_json::to_string_pretty(&plan)?),
+        Format::Markdown => {
+            for (name, table) in sections {
+                say!("## {name}\n\n{}", table.markdown());
+            }
+        }
+        Format::Table => {
+            for (name, table) in sections {
+                say!("{name}\n{}\n", shown(&table));
+            }
         }
     }
-    say!("\nWhat limits first\n{}", shown(&costs.limits(&assumed)));
     Ok(ExitCode::SUCCESS)
 }
 
-fn figures(arguments: &Arguments) -> Result<Figures> {
-    let text = match &arguments.figures {
-        None => PUBLISHED.to_owned(),
+fn costs(file: Option<&Path>) -> Result<Costs> {
+    let text = match file {
+        None => FIGURES.to_owned(),
         Some(file) => std::fs::read_to_string(file)
             .with_context(|| format!("cannot read {}", file.display()))?,
     };
@@ -69,7 +98,37 @@ fn figures(arguments: &Arguments) -> Result<Figures> {
         "figures of version {} are not understood",
         figures.version
     );
-    Ok(figures)
+    Costs::of(&figures).map_err(|missing| anyhow!(missing))
+}
+
+/// Documents whose embedded tables are not what the code says, with what they should be.
+fn outdated(costs: &Costs) -> Result<Vec<(PathBuf, String)>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut outdated = Vec::new();
+    for folder in DOCUMENTS {
+        for entry in std::fs::read_dir(root.join(folder))? {
+            let file = entry?.path();
+            if file.extension().is_none_or(|extension| extension != "md") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&file)?;
+            let content = |name: &str| block(name, costs);
+            let replaced = document::replace(&text, "capacity", content)
+                .map_err(|error| anyhow!("{}: {error}", file.display()))?;
+            if replaced != text {
+                outdated.push((file, replaced));
+            }
+        }
+    }
+    Ok(outdated)
+}
+
+fn write(costs: &Costs) -> Result<ExitCode> {
+    for (file, text) in outdated(costs)? {
+        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        say!("{}", file.display());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn shown(table: &Table) -> String {
@@ -87,12 +146,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_published_figures_say_what_loads_need() -> Result<()> {
-        let figures: Figures = serde_json::from_str(PUBLISHED)?;
-        let costs = Costs::of(&figures).map_err(|missing| anyhow!(missing))?;
-        let ceilings = costs.ceilings(&Assumptions::default());
-        assert!(ceilings.iter().all(|ceiling| ceiling.orders_per_second.is_finite()));
-        assert!(ceilings.len() > 10, "{ceilings:?}");
+    fn documents_say_what_the_code_says() -> Result<()> {
+        let files = outdated(&costs(None)?)?;
+        let files: Vec<_> = files.iter().map(|(file, _)| file).collect();
+        assert!(files.is_empty(), "`cargo ordersaga capacity --document` changes {files:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_parameter_changes_its_part_of_the_plan_alone() -> Result<()> {
+        let costs = costs(None)?;
+        let today = Parameters::default();
+        let plan = Plan::of(&today, &costs);
+        let longer = Plan::of(&Parameters { retention_days: 730.0, ..today.clone() }, &costs);
+        let size = |plan: &Plan, name: &str| {
+            plan.storage.iter().find(|stored| stored.relation == name).map_or(0.0, |s| s.bytes)
+        };
+        for (name, times) in [("orders", 2.0), ("order_event", 2.0), ("item", 1.0)] {
+            let grown = size(&longer, name) / size(&plan, name);
+            assert!((grown - times).abs() < 1e-9, "{name} grew {grown} times");
+        }
+        assert_eq!(longer.load, plan.load);
+        assert_eq!(longer.topics, plan.topics);
+        Ok(())
+    }
+
+    #[test]
+    fn more_load_needs_no_less() -> Result<()> {
+        let costs = costs(None)?;
+        let plans = ["today", "tenfold", "hundredfold"]
+            .map(|name| Plan::of(&Parameters::scenario(name).unwrap_or_default(), &costs));
+        for pair in plans.windows(2) {
+            assert!(pair[0].dollars() < pair[1].dollars());
+            for (less, more) in pair[0].tiers.iter().zip(&pair[1].tiers) {
+                assert!(
+                    less.cores <= more.cores && less.machines <= more.machines,
+                    "{}",
+                    less.name
+                );
+            }
+        }
+        let limits = &plans[0].limits;
+        assert!(limits.is_sorted_by(|a, b| a.orders_per_second <= b.orders_per_second));
+        assert!(limits.iter().all(|limit| limit.orders_per_second.is_finite()), "{limits:?}");
         Ok(())
     }
 }

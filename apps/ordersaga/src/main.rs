@@ -73,7 +73,7 @@ enum Command {
     /// Measures throughput, latency and cost on a stack of its own, and what the machine allows
     Bench(bench::Arguments),
     /// Says what so many orders a second need, by the figures of the benchmark
-    Capacity(capacity::Arguments),
+    Capacity(Box<capacity::Arguments>),
     /// Checks the protocol in every order of events that a few orders and faults allow
     Model(model::Arguments),
     /// Applies or shows the topics of redpanda/topics.toml

@@ -18,5 +18,5 @@ pub use history::{History, Wish};
 pub use onlooker::{Onlooker, consumed};
 pub use records::{EVENTS, Log, Place, Record};
 pub use said::{Said, Told};
-pub use sizes::Cached;
+pub use sizes::{Cached, Segments};
 pub use snapshot::{ItemRow, OrderRow, ReservationRow, Snapshot};

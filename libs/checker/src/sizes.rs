@@ -13,6 +13,15 @@ use crate::{Log, Onlooker};
 /// Keys asked for at once.
 const KEYS: usize = 1_000;
 
+/// What lies in the segments of a topic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Segments {
+    /// All of it.
+    pub bytes: u64,
+    /// Records are written, compressed and kept in batches.
+    pub batches: u64,
+}
+
 /// What Redis holds of items.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cached {
@@ -58,8 +67,8 @@ impl Onlooker {
 }
 
 impl Log {
-    /// Bytes in the segments of each event topic, which lie in the broker's data folder.
-    pub fn bytes(&self, data: &Path) -> Result<BTreeMap<String, u64>> {
+    /// What lies in the segments of each event topic, below the broker's data folder.
+    pub fn segments(&self, data: &Path) -> Result<BTreeMap<String, Segments>> {
         let mut topics = BTreeMap::new();
         for folder in
             fs::read_dir(data).with_context(|| format!("no logs in {}", data.display()))?
@@ -69,22 +78,38 @@ impl Log {
             let topic = name.to_str().and_then(|name| name.strip_prefix(&self.prefix));
             let topic = topic.and_then(|name| name.rsplit_once('-')).map(|(topic, _)| topic);
             if let Some(topic) = topic.filter(|topic| EVENTS.contains(topic)) {
-                *topics.entry(topic.to_owned()).or_default() += segment_bytes(&folder.path())?;
+                let sum: &mut Segments = topics.entry(topic.to_owned()).or_default();
+                add_segments(sum, &folder.path())?;
             }
         }
         Ok(topics)
     }
 }
 
-fn segment_bytes(folder: &Path) -> Result<u64> {
-    let mut bytes = 0;
+fn add_segments(sum: &mut Segments, folder: &Path) -> Result<()> {
     for file in fs::read_dir(folder)? {
-        let file = file?;
-        if file.path().extension().is_some_and(|extension| extension == "log") {
-            bytes += file.metadata()?.len();
+        let file = file?.path();
+        if file.extension().is_some_and(|extension| extension == "log") {
+            let segment = fs::read(&file)?;
+            sum.bytes += segment.len() as u64;
+            sum.batches += batches(&segment);
         }
     }
-    Ok(bytes)
+    Ok(())
+}
+
+/// Counts a segment's record batches: each begins with an offset of 8 bytes and 4 bytes that say
+/// how long the rest is (Kafka's message format,
+/// <https://kafka.apache.org/documentation/#recordbatch>).
+fn batches(mut segment: &[u8]) -> u64 {
+    let mut count = 0;
+    while let Some(length) = segment.get(8..12).and_then(|bytes| bytes.try_into().ok()) {
+        let end = 12 + u32::from_be_bytes(length) as usize;
+        let Some(rest) = segment.get(end..) else { break };
+        count += 1;
+        segment = rest;
+    }
+    count
 }
 
 #[cfg(test)]
@@ -103,14 +128,17 @@ mod tests {
         ] {
             let folder = data.join(folder);
             fs::create_dir_all(&folder)?;
-            fs::write(folder.join(file), [0; 100])?;
+            // Two batches: an offset, a length of 38, and that many bytes.
+            let batch = [&[0; 11][..], &[38], &[0; 38]].concat();
+            fs::write(folder.join(file), batch.repeat(2))?;
         }
         fs::write(data.join("meta.properties"), "x")?;
         let of =
-            |prefix: &str| Log { broker: String::new(), prefix: prefix.to_owned() }.bytes(&data);
-        let own = BTreeMap::from([("incoming".to_owned(), 100), ("reset".to_owned(), 100)]);
+            |prefix: &str| Log { broker: String::new(), prefix: prefix.to_owned() }.segments(&data);
+        let full = Segments { bytes: 100, batches: 2 };
+        let own = BTreeMap::from([("incoming".to_owned(), full), ("reset".to_owned(), full)]);
         assert_eq!(of("")?, own);
-        assert_eq!(of("limit.")?, BTreeMap::from([("incoming".to_owned(), 100)]));
+        assert_eq!(of("limit.")?, BTreeMap::from([("incoming".to_owned(), full)]));
         fs::remove_dir_all(data)?;
         Ok(())
     }

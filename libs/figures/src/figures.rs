@@ -166,6 +166,8 @@ pub struct Log {
     pub records: u64,
     /// In the segments, compressed.
     pub bytes: u64,
+    /// Batches that they were written in.
+    pub batches: u64,
 }
 
 /// What Redis holds.

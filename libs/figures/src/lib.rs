@@ -1,7 +1,7 @@
 //! What `ordersaga bench` measures, as data (`docs/performance.json`), and what follows from it for
 //! larger loads. No I/O: the benchmark writes the figures, `ordersaga capacity` reads them.
 
-pub mod capacity;
+pub mod document;
 mod figures;
 pub mod number;
 mod spread;

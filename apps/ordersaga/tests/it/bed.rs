@@ -195,6 +195,11 @@ impl Bed {
         ServiceProcess::new(service, environment, log)
     }
 
+    /// Where the broker keeps its topics.
+    pub(crate) fn broker_data(&self) -> std::path::PathBuf {
+        self.parts.folder.join("broker/data")
+    }
+
     fn topics(&self) -> Target {
         Target::open(&self.broker, &self.prefix)
     }

@@ -18,7 +18,7 @@ struct Arguments {
 }
 
 /// A run on this system, as the command line would have it.
-fn run(bed: &Bed, words: &str, tell: impl FnMut(Progress)) -> Result<Report> {
+pub(crate) fn run(bed: &Bed, words: &str, tell: impl FnMut(Progress)) -> Result<Report> {
     let url = |service| bed.services[&service].url();
     let (create, monitoring) = (url(Service::CreateOrder), url(Service::Monitoring));
     let target = ["load", "--create", &create, "--monitoring", &monitoring].into_iter().chain([

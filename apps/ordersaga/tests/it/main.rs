@@ -5,6 +5,7 @@
 mod bad_input;
 mod bed;
 mod cache;
+mod capacity;
 mod client;
 mod compose;
 mod crash;
