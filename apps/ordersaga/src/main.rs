@@ -15,6 +15,8 @@ mod chaos;
 mod demo;
 mod detach;
 mod dlq;
+#[cfg(test)]
+mod docs_test;
 mod down;
 mod fuzz;
 mod install;
