@@ -74,7 +74,7 @@ enum Command {
     Load(load::Arguments),
     /// Measures throughput, latency and cost on a stack of its own, and what the machine allows
     Bench(bench::Arguments),
-    /// Says what so many orders a second need, by the figures of the benchmark
+    /// Says what a load needs: requests, network, tables, caches, topics, nodes and money
     Capacity(Box<capacity::Arguments>),
     /// Checks the protocol in every order of events that a few orders and faults allow
     Model(model::Arguments),
