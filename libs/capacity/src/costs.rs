@@ -96,6 +96,13 @@ impl Curve {
         }
     }
 
+    /// The most a second, in all, at any rate up to this one: where there is little to do, small
+    /// batches may cost more than large ones do at a higher rate.
+    pub(crate) fn most(&self, rate: f64) -> f64 {
+        let below = self.points.iter().filter(|(measured, _)| *measured <= rate);
+        below.map(|(rate, value)| rate * value).fold(rate * self.at(rate), f64::max)
+    }
+
     /// At the lowest and the highest rate measured.
     pub(crate) fn ends(&self) -> [f64; 2] {
         [self.points.first(), self.points.last()].map(|point| point.map_or(0.0, |point| point.1))

@@ -438,12 +438,11 @@ impl Reckoning<'_> {
         tiers
     }
 
-    /// Microseconds of CPU a second at peak that orders and cancellations take, at so many for an
-    /// order.
-    fn work(&self, part: &Part, order_us: f64) -> f64 {
-        let [orders, cancels, ..] = self.peaks();
+    /// Microseconds of CPU a second at peak that orders take, given, and cancellations.
+    fn work(&self, part: &Part, orders_us: f64) -> f64 {
+        let [_, cancels, ..] = self.peaks();
         let copies = if part.name == "broker" { self.p.replication } else { 1.0 };
-        (orders * order_us + cancels * part.cancel_us) * copies
+        (orders_us + cancels * part.cancel_us) * copies
     }
 
     /// Microseconds of CPU a second at peak that reads take.
@@ -456,8 +455,8 @@ impl Reckoning<'_> {
 
     /// Cores of a part at peak, without headroom.
     fn cores(&self, part: &Part) -> f64 {
-        let order_us = part.order_us.at(self.p.peak());
-        (self.work(part, order_us) + self.reads(part)) / 1e6
+        let orders_us = part.order_us.most(self.p.peak());
+        (self.work(part, orders_us) + self.reads(part)) / 1e6
     }
 
     fn tier(&self, part: &Part, bytes: f64, connections: f64) -> Tier {
@@ -603,7 +602,8 @@ impl Reckoning<'_> {
         // The broker's copies are counted among its partitions.
         let copies = if part.name == "broker" { p.replication } else { 1.0 };
         let [_, least_us] = part.order_us.ends();
-        let per_order = (self.work(part, least_us) / copies + reads) / p.peak().max(1e-9);
+        let per_order =
+            (self.work(part, least_us * p.peak()) / copies + reads) / p.peak().max(1e-9);
         let rate = most * each * p.utilisation * 1e6 / per_order;
         let with = if reads > 0.0 { ", reads included" } else { "" };
         (per_order > 0.0).then(|| Limit {
