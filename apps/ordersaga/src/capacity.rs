@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Format {
+pub(crate) enum Format {
     /// For a terminal
     Table,
     /// Numbers without units: bytes, seconds, US dollars
@@ -131,7 +131,7 @@ fn write(costs: &Costs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn shown(table: &Table) -> String {
+pub(crate) fn shown(table: &Table) -> String {
     let mut shown = comfy_table::Table::new();
     shown.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     shown.set_header(table.header.clone());

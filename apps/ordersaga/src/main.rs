@@ -27,6 +27,7 @@ mod openapi;
 mod progress;
 mod restarts;
 mod retention;
+mod simulate;
 mod state;
 mod status;
 mod supervisor;
@@ -76,6 +77,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Says what a load needs: requests, network, tables, caches, topics, nodes and money
     Capacity(Box<capacity::Arguments>),
+    /// Simulates the pipeline past one machine: queues, a lost data centre, something hot
+    Simulate(simulate::Arguments),
     /// Checks the protocol in every order of events that a few orders and faults allow
     Model(model::Arguments),
     /// Applies or shows the topics of redpanda/topics.toml
@@ -118,6 +121,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Load(arguments) => load::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Capacity(arguments) => capacity::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Model(arguments) => model::run(&arguments),
         Command::Topics(arguments) => topics::run(&arguments),
         Command::Dlq(arguments) => dlq::run(&arguments),
