@@ -100,9 +100,12 @@ fn once_a_status_tells_of_a_reservation_find_knows_it_too() -> Result<()> {
             let found = bed.item(item).await?;
             ensure!(found["is_reserved"] == true, "stale: {found}");
         }
-        bed.item(4).await?;
-        bed.item(4).await?;
-        ensure!(bed.metric(Service::Store, HITS).await? >= 1, "the cache was not used");
+        // On a busy machine Redis may have been doubted meanwhile.
+        until("the cache is used", async || {
+            bed.item(4).await?;
+            Ok(bed.metric(Service::Store, HITS).await? > 0)
+        })
+        .await?;
         invariants::hold(bed).await
     })
 }
