@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use ordersaga_devstack::Service;
 
 use crate::state::{Folder, State};
 use crate::{cargo, topics};
@@ -13,7 +14,7 @@ use crate::{cargo, topics};
 pub(crate) struct Arguments {
     #[command(flatten)]
     folder: Folder,
-    /// list, show, replay or discard, and what they take
+    /// list, show, replay, discard or step-over, and what they take
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }
@@ -26,6 +27,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         && let Some(state) = State::load(&arguments.folder.for_look())?
     {
         command.env("KAFKA_BROKERS", state.parts.broker_address());
+        for service in Service::ALL {
+            let name = service.name().to_uppercase().replace('-', "_");
+            let cluster = service.cluster();
+            let database = state.parts.server(cluster).database(cluster.database());
+            command.env(format!("{name}_DATABASE_URL"), database.service_url());
+        }
     }
     cargo::hand_over(&mut command)
 }

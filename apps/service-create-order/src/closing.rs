@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ordersaga_contract::{Cancellation, EventKind, Initiator};
-use ordersaga_runtime::consumer::{Handler, Record};
+use ordersaga_runtime::consumer::{ApplyError, Handler, Record};
 use ordersaga_runtime::outbox::{Batch, Outbox};
 use ordersaga_runtime::{clock, pace};
 use ordersaga_saga::order::Input;
@@ -32,7 +32,7 @@ impl Handler for Closing {
         &self,
         transaction: &mut PgConnection,
         records: &[Record],
-    ) -> anyhow::Result<Advanced> {
+    ) -> Result<Advanced, ApplyError> {
         let inputs: Vec<_> = records
             .iter()
             .filter_map(|record| Some((record.event.order.order_id, input(record.event.kind)?)))

@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
 use ordersaga_contract::{Order, OrderId};
 use ordersaga_runtime::outbox::Batch;
+use ordersaga_runtime::postgres::UnknownCode;
 use ordersaga_saga::order::{Input, OrderState, Transition, advance as decide};
 use prometheus::HistogramVec;
 use sqlx::migrate::Migrator;
@@ -207,18 +208,20 @@ pub(crate) async fn forget_keys(
     Ok(forgotten.rows_affected())
 }
 
-/// Orders still waiting for the store that were placed before `placed_before`, oldest first; those
-/// that another transaction is just changing are left to it.
+/// Orders still waiting for the store that were placed before `placed_before`, by their ids, from
+/// behind `after` on.
 pub(crate) async fn overdue(
     connection: &mut PgConnection,
     placed_before: DateTime<Utc>,
+    after: Option<OrderId>,
     limit: i64,
 ) -> anyhow::Result<Vec<OrderId>> {
     let ids: Vec<i64> = sqlx::query_scalar(
-        "SELECT order_id FROM orders WHERE state = 1 AND created_at < $1 \
-         ORDER BY order_id LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED",
+        "SELECT order_id FROM orders WHERE state = 1 AND created_at < $1 AND order_id > $2 \
+         ORDER BY order_id LIMIT $3",
     )
     .bind(placed_before)
+    .bind(after.map_or(0, OrderId::get))
     .bind(limit)
     .fetch_all(connection)
     .await
@@ -360,7 +363,7 @@ fn state_of(code: i16) -> anyhow::Result<OrderState> {
     [OrderState::Placed, OrderState::Reserved, OrderState::Cancelled]
         .into_iter()
         .find(|state| code_of(*state) == code)
-        .context("an unknown order state")
+        .ok_or_else(|| UnknownCode("order state").into())
 }
 
 fn outcome(transition: Transition) -> &'static str {

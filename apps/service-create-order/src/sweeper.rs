@@ -1,13 +1,17 @@
 //! The deadline sweeper: no order waits for ever on a store that is silent. It also forgets
 //! idempotency keys whose time is over.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
+use ordersaga_contract::OrderId;
 use ordersaga_runtime::clock;
+use ordersaga_runtime::consumer::ApplyError;
 use ordersaga_runtime::outbox::{Batch, Outbox};
 use ordersaga_runtime::postgres::{Lease, within};
 use ordersaga_saga::order::Input;
+use prometheus::IntGauge;
 use sqlx::{Connection, PgPool};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +23,14 @@ const ORDERS: i64 = 1_000;
 const KEYS: i64 = 5_000;
 /// How long a transaction may take.
 const LIMIT: Duration = Duration::from_secs(8);
+
+static REFUSED: LazyLock<IntGauge> = LazyLock::new(|| {
+    prometheus::register_int_gauge!(
+        "overdue_orders_refused",
+        "Orders past their deadline that the database refuses to end, as of the last sweep."
+    )
+    .expect("registered once")
+});
 
 pub(crate) struct Sweeper {
     pool: PgPool,
@@ -42,9 +54,9 @@ impl Sweeper {
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            while self.step("resetting overdue orders", self.reset_overdue()).await
-                && !stop.is_cancelled()
-            {}
+            if let Err(error) = self.reset_overdue(&stop).await {
+                tracing::warn!(error = format!("{error:#}"), "resetting overdue orders failed");
+            }
             while self.step("forgetting keys", self.forget_keys()).await && !stop.is_cancelled() {}
         }
         Ok(())
@@ -65,25 +77,71 @@ impl Sweeper {
         Ok(forgotten == KEYS.unsigned_abs())
     }
 
-    async fn reset_overdue(&self) -> anyhow::Result<bool> {
+    /// Resets all orders past their deadline. One that the database refuses holds up no other: it
+    /// is counted, and tried again by the next sweep.
+    async fn reset_overdue(&self, stop: &CancellationToken) -> anyhow::Result<()> {
+        let placed_before = clock::now() - TimeDelta::from_std(self.deadline)?;
+        let (mut refused, mut after) = (0, None);
+        while !stop.is_cancelled() {
+            let overdue = within(LIMIT, self.overdue(placed_before, after)).await?;
+            after = overdue.last().copied();
+            refused += self.reset(&overdue).await?;
+            if i64::try_from(overdue.len())? < ORDERS {
+                break;
+            }
+        }
+        REFUSED.set(refused);
+        Ok(())
+    }
+
+    async fn overdue(
+        &self,
+        placed_before: DateTime<Utc>,
+        after: Option<OrderId>,
+    ) -> anyhow::Result<Vec<OrderId>> {
+        let mut lease = Lease::take(&self.pool).await?;
+        let overdue = db::overdue(&mut lease, placed_before, after, ORDERS).await?;
+        lease.keep();
+        Ok(overdue)
+    }
+
+    /// Resets orders, as many in one transaction as the database lets; how many it refuses.
+    async fn reset(&self, orders: &[OrderId]) -> anyhow::Result<i64> {
+        let mut refused = 0;
+        let mut left = vec![orders];
+        while let Some(orders) = left.pop() {
+            let together = async { Ok(self.reset_together(orders).await) };
+            match (within(LIMIT, together).await?, orders) {
+                (Ok(()), _) => {}
+                (Err(ApplyError::Retry(error)), _) => return Err(error),
+                (Err(ApplyError::Poison(error)), [order]) => {
+                    tracing::error!(%order, error = format!("{error:#}"), "an order cannot be reset");
+                    refused += 1;
+                }
+                (Err(ApplyError::Poison(_)), orders) => {
+                    let (first, second) = orders.split_at(orders.len() / 2);
+                    left.extend([second, first]);
+                }
+            }
+        }
+        Ok(refused)
+    }
+
+    async fn reset_together(&self, orders: &[OrderId]) -> Result<(), ApplyError> {
+        if orders.is_empty() {
+            return Ok(());
+        }
         let mut batch = Batch::new(clock::now());
-        let placed_before = batch.time() - TimeDelta::from_std(self.deadline)?;
         let mut lease = Lease::take(&self.pool).await?;
         let mut transaction = lease.begin().await?;
-        let overdue = db::overdue(&mut transaction, placed_before, ORDERS).await?;
-        let inputs: Vec<_> = overdue.iter().map(|id| (*id, Input::DeadlinePassed)).collect();
+        let inputs: Vec<_> = orders.iter().map(|id| (*id, Input::DeadlinePassed)).collect();
         let advanced = db::advance(&mut transaction, &inputs, &mut batch).await?;
         self.outbox.append(&mut transaction, &batch).await?;
         transaction.commit().await?;
         lease.keep();
-        if !overdue.is_empty() {
-            advanced.committed();
-            self.outbox.committed();
-            tracing::info!(
-                orders = overdue.len(),
-                "orders reset: the store did not answer in time"
-            );
-        }
-        Ok(i64::try_from(overdue.len())? == ORDERS)
+        advanced.committed();
+        self.outbox.committed();
+        tracing::info!(orders = orders.len(), "orders reset: the store did not answer in time");
+        Ok(())
     }
 }

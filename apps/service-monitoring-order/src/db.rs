@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use ordersaga_contract::{Event, Fact, Order, OrderId, Reason};
+use ordersaga_contract::{Event, Fact, Order, OrderId, Reason, time};
 use ordersaga_runtime::postgres::Lease;
 use ordersaga_saga::status::Heard;
 use sqlx::migrate::Migrator;
@@ -131,7 +131,8 @@ pub(crate) async fn history(
         .into_iter()
         .map(|row| {
             let fact = Fact::from_code(row.fact).context("an unknown fact")?;
-            Ok(Heard { fact, time: row.at, reason: row.reason.and_then(Reason::from_code) })
+            let time = time::within_years(row.at);
+            Ok(Heard { fact, time, reason: row.reason.and_then(Reason::from_code) })
         })
         .collect::<anyhow::Result<_>>()?;
     Ok(Some(History { order, heard }))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ordersaga_runtime::consumer::{Handler, Record};
+use ordersaga_runtime::consumer::{ApplyError, Handler, Record};
 use ordersaga_runtime::pace;
 use sqlx::PgConnection;
 
@@ -43,9 +43,9 @@ impl Handler for Follower {
         &self,
         transaction: &mut PgConnection,
         records: &[Record],
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), ApplyError> {
         let events: Vec<_> = records.iter().map(|record| &record.event).collect();
-        db::insert_facts(transaction, &events).await
+        Ok(db::insert_facts(transaction, &events).await?)
     }
 
     fn committed(&self, (): (), records: &[Record]) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{ItemId, Order, Reason, SellerId};
-use ordersaga_runtime::postgres::Lease;
+use ordersaga_runtime::postgres::{Lease, UnknownCode};
 use ordersaga_saga::stock::{Ledger, Reservation, Stock};
 use sqlx::migrate::Migrator;
 use sqlx::types::Json;
@@ -261,7 +261,7 @@ impl ReservationRow {
             (2, None) => Reservation::Released,
             (3, Some(reason)) => Reservation::Refused(reason),
             (4, None) => Reservation::Cancelled,
-            _ => anyhow::bail!("an unknown reservation state"),
+            _ => return Err(UnknownCode("reservation state").into()),
         };
         Ok((order, reservation))
     }

@@ -1,7 +1,7 @@
 //! Reserving and releasing: what the store does with the events of a batch, in one transaction.
 
 use ordersaga_runtime::clock;
-use ordersaga_runtime::consumer::{Handler, Record};
+use ordersaga_runtime::consumer::{ApplyError, Handler, Record};
 use ordersaga_runtime::outbox::{Batch, Outbox};
 use sqlx::PgConnection;
 
@@ -24,7 +24,7 @@ impl Handler for Reservations {
         &self,
         transaction: &mut PgConnection,
         records: &[Record],
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), ApplyError> {
         let orders: Vec<_> = records.iter().map(|record| record.event.order).collect();
         let mut ledger = db::load(transaction, &orders).await?;
         let mut batch = Batch::new(clock::now());

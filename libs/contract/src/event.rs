@@ -3,11 +3,14 @@
 //! A reader accepts unknown fields (an older reader meets a newer writer) and refuses an unknown
 //! `version`: that number rises only when old readers would misunderstand.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ClientId, Fact, ItemId, OrderId, Quantity, SellerId, Topic, partition_of};
+use crate::id::Integer;
+use crate::{ClientId, Fact, ItemId, OrderId, Quantity, SellerId, Topic, partition_of, time};
 
 /// The version of the JSON form this code writes and understands.
 pub const VERSION: u16 = 1;
@@ -205,7 +208,7 @@ impl Event {
         let cancellation = self.kind.cancellation();
         let wire = Wire {
             version: VERSION,
-            kind: self.kind.fact().event_type(),
+            kind: self.kind.fact().event_type().into(),
             order_id: self.order.order_id,
             item_id: self.order.item_id,
             seller_id: self.order.seller_id,
@@ -251,7 +254,7 @@ impl Event {
         if wire.version != VERSION {
             return Err(DecodeError::UnknownVersion(wire.version));
         }
-        let kind = match wire.kind {
+        let kind = match wire.kind.as_ref() {
             "OrderPlaced" => EventKind::OrderPlaced,
             "ItemReserved" => EventKind::ItemReserved,
             "ReservationReleased" => EventKind::ReservationReleased,
@@ -281,10 +284,11 @@ impl Event {
 #[derive(Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Wire<'a> {
     /// Version of this form. A reader refuses a version it does not know.
+    #[serde(deserialize_with = "version")]
     version: u16,
     /// What happened.
-    #[serde(rename = "type")]
-    kind: &'a str,
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
     /// The order; at most 2^63 - 1. In decimal it is the record's key, and it decides the partition.
     order_id: OrderId,
     /// The item ordered; at most 2^63 - 1.
@@ -296,6 +300,7 @@ pub(crate) struct Wire<'a> {
     /// Units of the item ordered.
     quantity: Quantity,
     /// When the writer decided it, by the writer's clock: RFC 3339, UTC, at most microseconds.
+    #[serde(deserialize_with = "time::deserialize")]
     time: DateTime<Utc>,
     /// Who ended the order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -312,10 +317,16 @@ pub(crate) struct Wire<'a> {
 fn unknown_version(payload: &[u8]) -> Option<DecodeError> {
     #[derive(Deserialize)]
     struct Versioned {
+        #[serde(deserialize_with = "version")]
         version: u16,
     }
     let Versioned { version } = serde_json::from_slice(payload).ok()?;
     (version != VERSION).then_some(DecodeError::UnknownVersion(version))
+}
+
+fn version<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let version = Integer::deserialize(deserializer)?.0;
+    version.try_into().map_err(serde::de::Error::custom)
 }
 
 fn is_decimal_of(key: &[u8], order: OrderId) -> bool {
@@ -378,6 +389,58 @@ mod tests {
         }
         let elsewhere = Event::decode(Topic::Incoming, 3, b"1", PLACED.as_bytes()).unwrap_err();
         assert!(elsewhere.to_string().contains("partition 8"), "{elsewhere}");
+    }
+
+    #[test]
+    fn any_json_spelling_of_an_event_is_that_event() {
+        let spelt = [
+            PLACED.replace("OrderPlaced", "Order\\u0050laced"),
+            PLACED.replace("\"type\"", "\"ty\\u0070e\""),
+            PLACED.replace("\"version\":1", "\"version\":1.0"),
+            PLACED.replace("\"item_id\":2", "\"item_id\":2e0"),
+            PLACED.replace("\"quantity\":1", "\"quantity\":10E-1"),
+            PLACED.replace("2026-11-18T11:06", "2026\\u002d11-18T11:06"),
+            PLACED.replace("T11:06:40.123456Z", "t13:06:40.123456+02:00"),
+            PLACED.replace("2026-11-18T11:06:40.123456Z", "2026-11-18 11:06:40.1234560z"),
+            PLACED.replace(',', " ,\r\n\t"),
+        ];
+        for payload in spelt {
+            assert_ne!(payload, PLACED, "nothing was replaced");
+            assert_eq!(decode(Topic::Incoming, &payload).unwrap(), placed(1), "{payload}");
+        }
+        let ended = PLACED.replace("OrderPlaced", "OrderReset").replace(
+            "\"quantity\"",
+            r#""initiator":"cl\u0069ent","reason":"CANCELLED\u005fBY_CLIENT","quantity""#,
+        );
+        let ended = decode(Topic::Reset, &ended).unwrap().kind.cancellation().unwrap();
+        assert_eq!((ended.initiator, ended.reason), (Initiator::Client, Reason::CancelledByClient));
+    }
+
+    #[test]
+    fn a_time_outside_the_published_form_is_refused() {
+        for time in [
+            "-4713-11-23T23:59:59Z",
+            "-4712-01-01T00:00:00Z",
+            "+262000-01-01T00:00:00Z",
+            "+10000-01-01T00:00:00Z",
+            "10000-01-01T00:00:00Z",
+            "0000-12-31T23:59:59Z",
+            "0001-01-01T00:00:00+01:00",
+            "9999-12-31T23:59:59-01:00",
+            "2026-11-18T11:06:40",
+            "2026-11-18",
+            "2026-13-18T11:06:40Z",
+            " 2026-11-18T11:06:40Z",
+            "1795000000",
+        ] {
+            let payload = PLACED.replace("2026-11-18T11:06:40.123456Z", time);
+            let error = decode(Topic::Incoming, &payload).unwrap_err().to_string();
+            assert!(error.contains("RFC 3339"), "{time}: {error}");
+        }
+        for time in ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"] {
+            let payload = PLACED.replace("2026-11-18T11:06:40.123456Z", time);
+            assert!(decode(Topic::Incoming, &payload).is_ok(), "{time}");
+        }
     }
 
     proptest! {

@@ -1,11 +1,14 @@
 //! Ids and amounts as types of their own: a seller's id cannot be passed for an item's, and a
 //! value that exists is a valid one.
+//!
+//! In JSON they are integers in any spelling: `1`, `1.0` and `1e0` are the same number.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A number outside the range its type allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,11 +33,51 @@ fn integer(min: i64, max: i64) -> Schema {
 /// The largest integer below which a 64-bit float skips none.
 const LARGEST_EXACT: i64 = 1 << 53;
 
+/// An integer as JSON may spell it. JSON knows no difference between `1` and `1.0`, and some writers
+/// spell every number as a fraction.
+pub(crate) struct Integer(pub(crate) i64);
+
+impl<'de> Deserialize<'de> for Integer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(IntegerVisitor)
+    }
+}
+
+struct IntegerVisitor;
+
+impl Visitor<'_> for IntegerVisitor {
+    type Value = Integer;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an integer")
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Integer, E> {
+        Ok(Integer(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Integer, E> {
+        let unexpected = Unexpected::Unsigned(value);
+        value.try_into().map(Integer).map_err(|_| E::invalid_value(unexpected, &self))
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a whole number within 2^53 is exact")]
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Integer, E> {
+        // Beyond, the number that was written may be another one.
+        let is_exact = value.fract() == 0.0 && value.abs() <= LARGEST_EXACT as f64;
+        if is_exact {
+            Ok(Integer(value as i64))
+        } else {
+            Err(E::invalid_value(Unexpected::Float(value), &self))
+        }
+    }
+}
+
 macro_rules! ranged_integer {
     ($(#[$doc:meta])* $name:ident, $max:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "i64", into = "i64")]
+        #[serde(try_from = "Integer", into = "i64")]
         pub struct $name(i64);
 
         impl $name {
@@ -58,6 +101,14 @@ macro_rules! ranged_integer {
                 } else {
                     Err(OutOfRange { min: Self::MIN, max: Self::MAX })
                 }
+            }
+        }
+
+        impl TryFrom<Integer> for $name {
+            type Error = OutOfRange;
+
+            fn try_from(value: Integer) -> Result<Self, OutOfRange> {
+                value.0.try_into()
             }
         }
 
@@ -137,5 +188,17 @@ mod tests {
         let error = serde_json::from_str::<ItemId>("0").unwrap_err().to_string();
         assert!(error.contains("must be an integer from 1 to"), "{error}");
         assert!(serde_json::from_str::<ItemId>("9223372036854775808").is_err());
+    }
+
+    #[test]
+    fn an_integer_may_be_spelt_as_json_allows_and_is_never_rounded() {
+        for spelling in ["7", "7.0", "7e0", "0.7e1", "70E-1", "7.000"] {
+            assert_eq!(serde_json::from_str::<ItemId>(spelling).unwrap().get(), 7, "{spelling}");
+        }
+        for other in ["7.5", "1e300", "9007199254740994.0", "-7.0", "\"7\"", "true", "null", "[7]"]
+        {
+            assert!(serde_json::from_str::<ItemId>(other).is_err(), "{other}");
+        }
+        assert_eq!(serde_json::from_str::<ItemId>("9223372036854775807").unwrap().get(), i64::MAX);
     }
 }

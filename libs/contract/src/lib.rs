@@ -7,6 +7,7 @@ pub mod fact;
 pub mod id;
 pub mod partition;
 pub mod schema;
+pub mod time;
 pub mod topic;
 
 pub use event::{Cancellation, DecodeError, Event, EventKind, Initiator, Order, Reason};

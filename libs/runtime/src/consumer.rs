@@ -5,18 +5,23 @@
 //! A thread of its own polls librdkafka and sorts records into *lanes*; each lane is a task that
 //! takes what has arrived, up to a cap, and applies it in one transaction. A lane that cannot go on
 //! (its database is away) retries for ever and holds up no other lane: once its queue is long, its
-//! partitions are paused. Records that are no events go to the dead-letter outbox in the same
-//! transaction, and the partition goes on.
+//! partitions are paused. Records that are no events, and those that can never be applied, go to
+//! the dead-letter outbox in the same transaction, and the partition goes on. What stands still
+//! shows: a partition in which librdkafka does not get on, a batch that is retried for long.
 
 mod assignment;
+mod failure;
 mod lane;
+mod observe;
 mod poison;
 mod poll;
+mod progress;
+mod step_over;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ordersaga_contract::{Event, Topic};
@@ -29,7 +34,10 @@ use crate::config::KafkaConfig;
 use crate::health::Dependency;
 use crate::kafka::Refusal;
 use crate::pace;
+pub use failure::ApplyError;
 use lane::Lane;
+use progress::Seen;
+pub use step_over::step_over;
 
 /// Records of one transaction, at the most.
 const BATCH: usize = 2_000;
@@ -52,6 +60,46 @@ static LAG: LazyLock<IntGaugeVec> = LazyLock::new(|| {
         "consumer_lag_records",
         "Records in the partition that this consumer has yet to apply.",
         &["topic", "partition"]
+    )
+    .expect("registered once")
+});
+static NEXT_OFFSET: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    prometheus::register_int_gauge_vec!(
+        "consumer_next_offset",
+        "Offset of the next record of the partition that this consumer has to apply.",
+        &["topic", "partition"]
+    )
+    .expect("registered once")
+});
+static STALLED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    prometheus::register_int_gauge_vec!(
+        "consumer_partition_stalled",
+        "1 for a partition whose next record cannot be read, else 0.",
+        &["topic", "partition"]
+    )
+    .expect("registered once")
+});
+static ERRORS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    prometheus::register_int_counter_vec!(
+        "consumer_errors_total",
+        "Errors that the Kafka client reported instead of a record, by its name for them.",
+        &["error"]
+    )
+    .expect("registered once")
+});
+static LOST: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    prometheus::register_int_counter_vec!(
+        "consumer_lost_records_total",
+        "Offsets that the topic had removed before this consumer read them.",
+        &["topic"]
+    )
+    .expect("registered once")
+});
+static RETRYING: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    prometheus::register_int_gauge_vec!(
+        "consumer_retry_seconds",
+        "How long the batch at hand of a lane has been retried; 0 if it has not failed.",
+        &["lane"]
     )
     .expect("registered once")
 });
@@ -96,12 +144,13 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// Writes the records' effects in the transaction that also moves their offsets. Called again
-    /// with the same records if the transaction fails.
+    /// with the same records if the transaction fails, and with some of them if one can never be
+    /// applied.
     fn apply(
         &self,
         transaction: &mut PgConnection,
         records: &[Record],
-    ) -> impl Future<Output = anyhow::Result<Self::Applied>> + Send;
+    ) -> impl Future<Output = Result<Self::Applied, ApplyError>> + Send;
 
     /// The transaction has committed.
     fn committed(&self, applied: Self::Applied, records: &[Record]);
@@ -115,8 +164,10 @@ pub struct Consumer {
     pub pool: PgPool,
     /// What to follow.
     pub topics: &'static [Topic],
-    /// How the consumer's state shows: up once it has its partitions.
+    /// How the consumer's state shows: up once it has its partitions and reads all of them.
     pub broker: Dependency,
+    /// How applying shows: up unless a batch has been retried for a minute.
+    pub processing: Dependency,
 }
 
 /// A topic's partition.
@@ -130,6 +181,10 @@ struct Shared<H> {
     /// The next offset of each assigned partition: applied, and fetched.
     applied: Mutex<HashMap<Place, i64>>,
     fetched: Mutex<HashMap<Place, i64>>,
+    /// What librdkafka has told last, until the polling thread looks at it.
+    told: Mutex<Option<Told>>,
+    /// The lanes whose batch has failed: since when, and the newest reason.
+    retried: Mutex<BTreeMap<usize, (Instant, &'static str)>>,
     /// The group has not been told of everything applied.
     group_is_behind: AtomicBool,
     /// The group has given this consumer its partitions.
@@ -143,12 +198,19 @@ struct Shared<H> {
     stop: CancellationToken,
 }
 
+/// A report of librdkafka.
+struct Told {
+    broker_is_up: bool,
+    partitions: HashMap<Place, Seen>,
+}
+
 impl Consumer {
     /// Consumes until `stop` is cancelled; a transaction in flight is finished. Ends by an error if
     /// it cannot go on.
     pub async fn run<H: Handler>(self, handler: H, stop: CancellationToken) -> anyhow::Result<()> {
         // A counter that is first seen at 1 has not risen, to whoever watches it.
         for topic in self.topics {
+            LOST.with_label_values(&[topic.name()]);
             for result in ["applied", "dead_lettered"] {
                 RECORDS.with_label_values(&[topic.name(), result]);
             }
@@ -161,6 +223,8 @@ impl Consumer {
             consumer: self,
             applied: Mutex::default(),
             fetched: Mutex::default(),
+            told: Mutex::default(),
+            retried: Mutex::default(),
             group_is_behind: AtomicBool::new(false),
             assigned: AtomicBool::new(false),
             epoch: AtomicU64::new(0),

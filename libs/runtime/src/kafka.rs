@@ -44,9 +44,21 @@ pub(crate) fn client_of(brokers: &str, security: &KafkaSecurity) -> ClientConfig
     client
 }
 
+/// Settings of every producer: a record is written once, and all in-sync replicas have it.
+pub(crate) fn write_safely(client: &mut ClientConfig) -> &mut ClientConfig {
+    client
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("compression.type", "lz4")
+        // The topics of events take batches of 65,536 bytes: redpanda/topics.toml.
+        .set("batch.size", "60000")
+        // Long enough for a batch's records to travel together, too short to be felt.
+        .set("linger.ms", "1")
+}
+
 /// Whether a connection to a broker stands. An idle client keeps one, which may be that to a
 /// bootstrap address: it connects to others only when it has something to send.
-fn broker_is_up(statistics: &Statistics) -> bool {
+pub(crate) fn broker_is_up(statistics: &Statistics) -> bool {
     statistics.brokers.values().any(|broker| broker.state == "UP")
 }
 
@@ -83,12 +95,11 @@ fn refusal(error: &KafkaError) -> Option<&'static str> {
 /// The dependency as seen by one client: up, or down with what is missing.
 pub(crate) fn report(
     broker: &Dependency,
-    statistics: &Statistics,
+    broker_is_up: bool,
     refusal: &Refusal,
     missing: Option<&str>,
 ) {
-    let missing =
-        if broker_is_up(statistics) { missing } else { Some("no connection to the broker") };
+    let missing = if broker_is_up { missing } else { Some("no connection to the broker") };
     let mut refusal = refusal.0.lock();
     if let Some(missing) = missing {
         broker.down(refusal.unwrap_or(missing));

@@ -16,6 +16,7 @@ pub mod outbox;
 pub mod pace;
 pub mod postgres;
 mod producer;
+pub mod raw_record;
 pub mod relay;
 pub mod service;
 pub mod telemetry;

@@ -107,6 +107,11 @@ pub async fn within<T>(
 #[error("no answer within the time limit")]
 pub struct NoAnswer;
 
+/// A row holds a code that this version does not know: reading it again will not help.
+#[derive(Debug, thiserror::Error)]
+#[error("an unknown {0}")]
+pub struct UnknownCode(pub &'static str);
+
 async fn probe(pool: &PgPool, query: &'static str) -> anyhow::Result<()> {
     let mut lease = Lease::take(pool).await?;
     sqlx::query(query).execute(&mut *lease).await?;
@@ -171,7 +176,7 @@ async fn migrate_once(url: &str, migrations: &Migrator) -> anyhow::Result<()> {
 }
 
 /// What may be shown on `/ready`: the kind of failure, never a statement's text.
-fn brief(error: &anyhow::Error) -> &'static str {
+pub(crate) fn brief(error: &anyhow::Error) -> &'static str {
     if error.is::<NoAnswer>() {
         return "does not answer";
     }

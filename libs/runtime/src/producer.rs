@@ -77,7 +77,8 @@ struct Watcher {
 impl ClientContext for Watcher {
     fn stats(&self, statistics: Statistics) {
         let missing = (!has_producer_id(&statistics)).then_some("no producer id yet");
-        kafka::report(&self.broker, &statistics, &self.refusal, missing);
+        let is_up = kafka::broker_is_up(&statistics);
+        kafka::report(&self.broker, is_up, &self.refusal, missing);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -119,12 +120,7 @@ impl Publisher {
     /// order does not pay for it.
     pub(crate) fn new(config: &KafkaConfig, broker: Dependency) -> anyhow::Result<Self> {
         let mut client = kafka::client(config);
-        client
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("compression.type", "lz4")
-            // Long enough for a batch's records to travel together, too short to be felt.
-            .set("linger.ms", "1")
+        kafka::write_safely(&mut client)
             // Records wait for the broker as long as it takes: the outbox holds them anyway, and
             // giving one up would only mean reading it again.
             .set("message.timeout.ms", "0")

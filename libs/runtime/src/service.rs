@@ -143,6 +143,8 @@ impl Service {
             pool: self.pool.clone(),
             topics,
             broker: self.health.required("kafka-consumer"),
+            // Not required: what a batch waits for shows, and gates traffic, under its own name.
+            processing: self.health.optional("kafka-processing"),
         };
         self.spawn_when_ready(Stage::Intake, "consumer", |stop| consumer.run(handler, stop));
     }

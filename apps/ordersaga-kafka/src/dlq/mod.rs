@@ -5,6 +5,7 @@ mod book;
 mod plan;
 mod select;
 mod show;
+mod step_over;
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
@@ -44,6 +45,8 @@ enum Command {
     Replay(Replay),
     /// Says that nothing will be done about letters
     Discard(Discard),
+    /// Lets a consumer go on behind a record that it cannot read, and leaves a letter for it
+    StepOver(step_over::StepOver),
 }
 
 #[derive(clap::Args)]
@@ -101,12 +104,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         let Broker { brokers, prefix, security } = &arguments.broker;
         DeadLetters::new(brokers, security, prefix)
     };
-    let book = letters.fold(Book::default(), Book::add).await?;
+    let book = async || letters.fold(Book::default(), Book::add).await;
     match arguments.command {
-        Command::List(list) => list.run(&book),
-        Command::Show(show) => show.run(&book, &letters).await,
-        Command::Replay(replay) => replay.run(&book, &letters).await,
-        Command::Discard(discard) => discard.run(&book, &letters).await,
+        Command::List(list) => list.run(&book().await?),
+        Command::Show(show) => show.run(&book().await?, &letters).await,
+        Command::Replay(replay) => replay.run(&book().await?, &letters).await,
+        Command::Discard(discard) => discard.run(&book().await?, &letters).await,
+        Command::StepOver(step_over) => step_over.run(&letters).await,
     }
 }
 

@@ -27,4 +27,5 @@ mod roles;
 mod scaling;
 mod secure;
 mod session;
+mod stalled;
 mod trace;

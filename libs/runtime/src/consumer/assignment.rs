@@ -13,7 +13,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, Statistics, TopicPartitionList};
 
-use super::{HANDOVER, Handler, LAG, Place, Shared};
+use super::progress::Seen;
+use super::{HANDOVER, Handler, LAG, NEXT_OFFSET, Place, STALLED, Shared, Told};
 use crate::backoff::Backoff;
 use crate::kafka;
 use crate::postgres::{self, Lease};
@@ -26,22 +27,23 @@ pub(super) struct Callbacks<H>(pub(super) Arc<Shared<H>>);
 
 impl<H: Handler> ClientContext for Callbacks<H> {
     fn stats(&self, statistics: Statistics) {
-        let assigned = self.0.assigned.load(Ordering::Acquire);
-        let missing = (!assigned).then_some("no partitions assigned yet");
-        kafka::report(&self.0.consumer.broker, &statistics, &self.0.refusal, missing);
-        let applied = self.0.applied.lock().clone();
-        for ((topic, partition), applied) in applied {
-            let end = statistics
+        let known = |offset: i64| (offset >= 0).then_some(offset);
+        let mut partitions = HashMap::new();
+        for place in self.0.applied.lock().keys() {
+            let told = statistics
                 .topics
-                .get(&self.0.topic_name(topic))
-                .and_then(|t| t.partitions.get(&i32::try_from(partition).unwrap_or(-1)))
-                .map_or(-1, |p| p.hi_offset);
-            // Negative: not known yet.
-            if end >= 0 {
-                let lag = (end - applied).max(0);
-                LAG.with_label_values(&[topic.name(), &partition.to_string()]).set(lag);
-            }
+                .get(&self.0.topic_name(place.0))
+                .and_then(|topic| topic.partitions.get(&i32::try_from(place.1).unwrap_or(-1)));
+            let seen = told.map_or_else(Seen::default, |told| Seen {
+                start: known(told.lo_offset),
+                // Records of a transaction that is not over may not be read yet.
+                end: known(told.ls_offset).or(known(told.hi_offset)),
+                next: known(told.next_offset),
+            });
+            partitions.insert(*place, seen);
         }
+        let broker_is_up = kafka::broker_is_up(&statistics);
+        *self.0.told.lock() = Some(Told { broker_is_up, partitions });
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -129,7 +131,10 @@ impl<H: Handler> Shared<H> {
         }
         self.epoch.fetch_add(1, Ordering::AcqRel);
         for (topic, partition) in self.applied.lock().drain().map(|(place, _)| place) {
-            let _ = LAG.remove_label_values(&[topic.name(), &partition.to_string()]);
+            let labels = [topic.name(), &partition.to_string()];
+            for gauge in [&LAG, &NEXT_OFFSET, &STALLED] {
+                let _ = gauge.remove_label_values(&labels);
+            }
         }
         self.wait_for_lanes();
     }
@@ -158,6 +163,12 @@ impl<H: Handler> Shared<H> {
                 () = self.stop.cancelled() => return None,
             }
         }
+    }
+
+    /// The database's offsets of `places`, if it tells them in time. Blocks; not for a thread of
+    /// the runtime.
+    pub(super) fn positions_now(&self, places: &[Place]) -> anyhow::Result<HashMap<Place, i64>> {
+        self.runtime.block_on(postgres::within(QUERY_LIMIT, self.query_positions(places)))
     }
 
     async fn query_positions(&self, places: &[Place]) -> anyhow::Result<HashMap<Place, i64>> {

@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use ordersaga_contract::Topic;
 use parking_lot::Mutex;
 use rdkafka::TopicPartitionList;
@@ -13,9 +13,10 @@ use sqlx::postgres::PgConnection;
 use tokio::sync::Notify;
 
 use super::poison::Poison;
-use super::{BATCH, BATCH_SIZE, Handler, Place, RECORDS, Record, Shared};
+use super::{ApplyError, BATCH, BATCH_SIZE, Handler, Place, RECORDS, Record, Shared, poll};
 use crate::backoff::Backoff;
 use crate::postgres::{self, Lease};
+use crate::raw_record::{self, Found, RawRecord};
 use crate::{crash, trace};
 
 /// A transaction that takes longer than this is given up and repeated.
@@ -92,8 +93,18 @@ impl Item {
 /// A batch with the offsets it moves.
 struct Batch {
     records: Vec<Record>,
-    poison: Vec<(Place, i64, Box<Poison>)>,
+    /// Where the records stand.
+    slots: Vec<Slot>,
+    poison: Vec<(Slot, Box<Poison>)>,
     moves: HashMap<Place, Move>,
+}
+
+/// Where a record stands: see [`Item`].
+#[derive(Clone, Copy)]
+struct Slot {
+    place: Place,
+    from: i64,
+    offset: i64,
 }
 
 /// A partition's next offset before and after a batch.
@@ -106,6 +117,15 @@ enum Outcome<A> {
     Applied(A),
     /// The database's offsets are not those this batch starts from: somebody else has moved them.
     Fenced,
+}
+
+/// How trying a batch ended.
+enum Settled {
+    Applied,
+    /// It is not ours any more, or the consumer stops.
+    Void,
+    /// One of its records can never be applied.
+    Poisoned(Batch, anyhow::Error),
 }
 
 impl<H: Handler> Shared<H> {
@@ -127,52 +147,152 @@ impl<H: Handler> Shared<H> {
                 if items.is_empty() {
                     break;
                 }
-                self.settle(number, epoch, Batch::new(items)).await;
+                self.settle(number, epoch, items).await;
+                self.retried.lock().remove(&number);
             }
         }
     }
 
-    /// Applies a batch, however often it takes, unless its partitions are taken away meanwhile.
-    async fn settle(&self, lane: usize, epoch: u64, mut batch: Batch) {
+    /// Applies items, however often it takes, unless their partitions are taken away meanwhile.
+    /// Where one can never be applied, each half is applied by itself, and so on, until it stands
+    /// alone and becomes a dead letter.
+    async fn settle(&self, lane: usize, epoch: u64, items: Vec<Item>) {
+        let mut left = vec![items];
+        while let Some(items) = left.pop() {
+            match self.try_batch(lane, epoch, Batch::new(items)).await {
+                Settled::Applied => {}
+                Settled::Void => return,
+                Settled::Poisoned(batch, error) => {
+                    let mut items = batch.into_items();
+                    if let [item] = &mut items[..] {
+                        if !self.condemn(lane, epoch, item, &error).await {
+                            return;
+                        }
+                        left.push(items);
+                    } else {
+                        let behind = items.split_off(items.len() / 2);
+                        left.extend([behind, items]);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn try_batch(&self, lane: usize, epoch: u64, mut batch: Batch) -> Settled {
         let group = &self.consumer.kafka.group;
         let mut processing = trace::Processing::begin(group, &mut batch.records);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-        while self.epoch() == epoch && !self.out_of_step.load(Ordering::Acquire) {
-            match postgres::within(TRANSACTION_TIMEOUT, self.transact(&batch)).await {
+        while self.is_ours(epoch) {
+            let transact = async { Ok(self.transact(&batch).await) };
+            let tried = postgres::within(TRANSACTION_TIMEOUT, transact).await;
+            match tried.unwrap_or_else(|error| Err(ApplyError::Retry(error))) {
                 Ok(Outcome::Applied(applied)) => {
                     crash::point("consumer.after_commit");
                     self.handler.committed(applied, &batch.records);
                     self.advance(epoch, &batch);
-                    return;
+                    return Settled::Applied;
                 }
                 Ok(Outcome::Fenced) => {
                     tracing::info!(lane, "offsets were moved elsewhere: starting again from them");
                     self.out_of_step.store(true, Ordering::Release);
-                    return;
+                    return Settled::Void;
                 }
-                Err(error) => {
-                    let records = batch.records.len();
-                    let error = format!("{error:#}");
-                    processing.retried(&error);
-                    tracing::warn!(lane, records, error, "a batch is tried again");
+                Err(ApplyError::Poison(error)) if !batch.records.is_empty() => {
+                    processing.retried(&format!("{error:#}"));
+                    return Settled::Poisoned(batch, error);
+                }
+                Err(ApplyError::Retry(error) | ApplyError::Poison(error)) => {
+                    processing.retried(&format!("{error:#}"));
+                    self.note_retry(lane, batch.records.len(), &error);
                 }
             }
-            tokio::select! {
-                () = backoff.wait() => {}
-                () = self.stop.cancelled() => return,
+            if !self.may_try_again(&mut backoff).await {
+                break;
             }
+        }
+        Settled::Void
+    }
+
+    /// The partitions have not been taken away, nor their offsets moved by somebody else.
+    fn is_ours(&self, epoch: u64) -> bool {
+        self.epoch() == epoch && !self.out_of_step.load(Ordering::Acquire)
+    }
+
+    /// Waits before another try; false if the consumer stops.
+    async fn may_try_again(&self, backoff: &mut Backoff) -> bool {
+        tokio::select! {
+            () = backoff.wait() => true,
+            () = self.stop.cancelled() => false,
         }
     }
 
-    async fn transact(&self, batch: &Batch) -> anyhow::Result<Outcome<H::Applied>> {
-        let mut lease = Lease::take(&self.consumer.pool).await?;
-        let mut transaction = lease.begin().await?;
+    fn note_retry(&self, lane: usize, records: usize, error: &anyhow::Error) {
+        let why = postgres::brief(error);
+        self.retried.lock().entry(lane).or_insert((Instant::now(), why)).1 = why;
+        tracing::warn!(lane, records, error = format!("{error:#}"), "a batch is tried again");
+    }
+
+    /// Turns an event that can never be applied into what becomes a dead letter: the record as it
+    /// stands in its topic, read again from there, or, if it is gone, the event as it was
+    /// understood. False if that is no longer our business.
+    async fn condemn(
+        &self,
+        lane: usize,
+        epoch: u64,
+        item: &mut Item,
+        error: &anyhow::Error,
+    ) -> bool {
+        let Ok(record) = &item.content else { return true };
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        while self.is_ours(epoch) {
+            match self.read_again(item.place, item.offset).await {
+                Ok(found) => {
+                    let raw = found.unwrap_or_else(|| RawRecord {
+                        offset: item.offset,
+                        key: Some(record.event.order.order_id.to_string().into_bytes()),
+                        payload: Some(record.event.encode()),
+                        headers: Vec::new(),
+                    });
+                    item.content = Err(Box::new(Poison::of(raw, &format!("{error:#}"))));
+                    return true;
+                }
+                Err(error) => self.note_retry(lane, 1, &error),
+            }
+            if !self.may_try_again(&mut backoff).await {
+                break;
+            }
+        }
+        false
+    }
+
+    /// The record at this offset of its topic; `None` if it is no longer there.
+    async fn read_again(&self, place: Place, offset: i64) -> anyhow::Result<Option<RawRecord>> {
+        let (settings, topic) = (poll::settings(&self.consumer.kafka), self.topic_name(place.0));
+        let partition = i32::try_from(place.1)?;
+        let read =
+            move || raw_record::read(&settings, &topic, partition, offset, TRANSACTION_TIMEOUT);
+        match tokio::task::spawn_blocking(read).await?? {
+            Found::Record(record) if record.offset == offset => Ok(Some(record)),
+            Found::Record(_) | Found::End => Ok(None),
+            Found::Unreadable(error) => bail!("reading the record again: {error}"),
+        }
+    }
+
+    async fn transact(&self, batch: &Batch) -> Result<Outcome<H::Applied>, ApplyError> {
+        let retry = |error: sqlx::Error| ApplyError::Retry(error.into());
+        let mut lease = Lease::take(&self.consumer.pool).await.map_err(retry)?;
+        let mut transaction = lease.begin().await.map_err(retry)?;
         // First, and a statement of its own: what follows must see the last holder's effects.
-        if !self.move_offsets(&mut transaction, batch).await? {
+        let moved = self.move_offsets(&mut transaction, batch).await;
+        if !moved.map_err(ApplyError::Retry)? {
             return Ok(Outcome::Fenced);
         }
-        for (place, offset, poison) in &batch.poison {
-            bury(&mut transaction, *place, *offset, poison).await?;
+        for (slot, poison) in &batch.poison {
+            let (topic, partition) = slot.place;
+            let error = &poison.error;
+            tracing::warn!(%topic, partition, slot.offset, error, "a record goes to dead-letter");
+            let buried = poison.bury(&mut transaction, slot.place, slot.offset).await;
+            buried.map_err(ApplyError::Retry)?;
         }
         let applied = self.handler.apply(&mut transaction, &batch.records).await?;
         crash::point("consumer.before_commit");
@@ -221,8 +341,8 @@ impl<H: Handler> Shared<H> {
             let topic: Topic = record.event.kind.fact().topic();
             RECORDS.with_label_values(&[topic.name(), "applied"]).inc();
         }
-        for ((topic, _), ..) in &batch.poison {
-            RECORDS.with_label_values(&[topic.name(), "dead_lettered"]).inc();
+        for (slot, _) in &batch.poison {
+            RECORDS.with_label_values(&[slot.place.0.name(), "dead_lettered"]).inc();
         }
     }
 }
@@ -231,45 +351,37 @@ impl Batch {
     fn new(items: Vec<Item>) -> Self {
         let mut batch = Self {
             records: Vec::with_capacity(items.len()),
+            slots: Vec::with_capacity(items.len()),
             poison: Vec::new(),
             moves: HashMap::new(),
         };
         for Item { place, from, offset, content } in items {
             batch.moves.entry(place).or_insert(Move { from, to: from }).to = offset + 1;
+            let slot = Slot { place, from, offset };
             match content {
-                Ok(record) => batch.records.push(record),
-                Err(poison) => batch.poison.push((place, offset, poison)),
+                Ok(record) => {
+                    batch.records.push(record);
+                    batch.slots.push(slot);
+                }
+                Err(poison) => batch.poison.push((slot, poison)),
             }
         }
         batch
     }
-}
 
-/// Sends a record that is no event on its way to the topic `dead-letter`.
-async fn bury(
-    transaction: &mut PgConnection,
-    (topic, partition): Place,
-    offset: i64,
-    poison: &Poison,
-) -> anyhow::Result<()> {
-    tracing::warn!(%topic, partition, offset, error = poison.error, "a record goes to dead-letter");
-    sqlx::query(
-        "INSERT INTO dead_letter (topic, partition, \"offset\", key, payload, header_names, \
-                                  header_values, error, at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now())",
-    )
-    .bind(topic.name())
-    .bind(i32::try_from(partition)?)
-    .bind(offset)
-    .bind(&poison.key)
-    .bind(&poison.payload)
-    .bind(&poison.header_names)
-    .bind(&poison.header_values)
-    .bind(&poison.error)
-    .execute(transaction)
-    .await
-    .context("writing a dead letter")?;
-    Ok(())
+    /// What it was made of, in the order of each partition.
+    fn into_items(self) -> Vec<Item> {
+        let item = |slot: Slot, content| {
+            let Slot { place, from, offset } = slot;
+            Item { place, from, offset, content }
+        };
+        let events = self.slots.into_iter().zip(self.records);
+        let events = events.map(|(slot, record)| item(slot, Ok(record)));
+        let poison = self.poison.into_iter().map(|(slot, poison)| item(slot, Err(poison)));
+        let mut items: Vec<_> = events.chain(poison).collect();
+        items.sort_by_key(|item| item.offset);
+        items
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,11 @@
-//! Records that are no events, kept as they were.
+//! Records that are no events or can never be applied, kept as they were.
 
+use anyhow::Context;
+use sqlx::postgres::PgConnection;
+
+use super::Place;
 use crate::dead_letters::{self, Header, header};
+use crate::raw_record::RawRecord;
 
 /// Characters of the reason given with a dead letter.
 const LONGEST_ERROR: usize = 500;
@@ -8,7 +13,7 @@ const LONGEST_ERROR: usize = 500;
 /// What a header takes in memory besides its name and value, about; in a record it is 10 at most.
 const HEADER_BYTES: usize = 64;
 
-/// A record that is no event, as it was.
+/// A record on its way to `dead-letter`, as it was.
 pub(super) struct Poison {
     pub(super) key: Option<Vec<u8>>,
     pub(super) payload: Option<Vec<u8>>,
@@ -51,6 +56,37 @@ impl Poison {
         let error = error.replace('\0', "\\0").chars().take(LONGEST_ERROR).collect();
         let bytes = dead_letters::LARGEST - room;
         Self { key, payload, header_names, header_values, error, bytes }
+    }
+
+    /// The same of a record read by its place.
+    pub(super) fn of(raw: RawRecord, error: &str) -> Self {
+        Self::new(raw.key.as_deref(), raw.payload.as_deref(), raw.headers, error)
+    }
+
+    /// Sends it on its way to the topic `dead-letter`.
+    pub(super) async fn bury(
+        &self,
+        transaction: &mut PgConnection,
+        (topic, partition): Place,
+        offset: i64,
+    ) -> anyhow::Result<()> {
+        sqlx::query(
+            "INSERT INTO dead_letter (topic, partition, \"offset\", key, payload, header_names, \
+                                      header_values, error, at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now())",
+        )
+        .bind(topic.name())
+        .bind(i32::try_from(partition)?)
+        .bind(offset)
+        .bind(&self.key)
+        .bind(&self.payload)
+        .bind(&self.header_names)
+        .bind(&self.header_values)
+        .bind(&self.error)
+        .execute(transaction)
+        .await
+        .context("writing a dead letter")?;
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The polling thread: takes what librdkafka has, sorts it into lanes, and keeps the group informed.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -8,14 +9,17 @@ use anyhow::Context;
 use ordersaga_contract::{Event, cloud_event};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::assignment::Callbacks;
 use super::lane::Item;
+use super::observe::Observed;
 use super::poison::Poison;
-use super::{Handler, PAUSE_ABOVE, Place, RESUME_BELOW, Record, Shared};
+use super::progress::Heard;
+use super::{ERRORS, Handler, PAUSE_ABOVE, Place, RESUME_BELOW, Record, Shared};
+use crate::config::KafkaConfig;
 use crate::kafka;
 use crate::pace::{self, Pace};
 
@@ -28,17 +32,39 @@ const LEAVE: Duration = Duration::from_secs(2);
 /// How often the group's offsets follow the database's.
 const GROUP_COMMIT: Duration = Duration::from_secs(1);
 
-type Client<H> = BaseConsumer<Callbacks<H>>;
+pub(super) type Client<H> = BaseConsumer<Callbacks<H>>;
+
+/// What the polling thread alone knows.
+pub(super) struct Poller<'a, H: Handler> {
+    pub(super) shared: &'a Arc<Shared<H>>,
+    /// Errors reported about partitions, and the newest. They do not say of which.
+    errors: u64,
+    pub(super) heard: Option<Heard>,
+    /// How many there had been when a partition last brought a record.
+    errors_at_record: HashMap<Place, u64>,
+    /// Partitions of which a record was passed over since it cannot be read: nothing behind it is
+    /// taken until it can, or has been stepped over.
+    pub(super) blocked: HashSet<Place>,
+    pub(super) observed: Observed,
+}
 
 /// Polls until the consumer stops.
 pub(super) fn run<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<()> {
     let client = subscribe(shared)?;
+    let mut poller = Poller {
+        shared,
+        errors: 0,
+        heard: None,
+        errors_at_record: HashMap::new(),
+        blocked: HashSet::new(),
+        observed: Observed::default(),
+    };
     let mut committed = Instant::now();
     let mut pace = Pace::new(pace::SHARE, shared.handler.longest_pause());
     while !shared.stop.is_cancelled() {
         #[expect(clippy::disallowed_methods, reason = "a thread of its own; the pause is bounded")]
         std::thread::sleep(pace.rest());
-        let taken = shared.poll_round(&client)?;
+        let taken = poller.poll_round(&client)?;
         if taken > 0 {
             pace.begin(taken);
         }
@@ -51,6 +77,7 @@ pub(super) fn run<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<()> {
             shared.commit_to_group(&client);
             committed = Instant::now();
         }
+        poller.observe(&client)?;
     }
     // Let a batch in flight end, so that what the group hears last is the truth.
     shared.wait_for_lanes();
@@ -72,12 +99,18 @@ fn leave<H: Handler>(client: Client<H>) {
     }
 }
 
+/// Settings of a client that reads as this consumer's group.
+pub(super) fn settings(config: &KafkaConfig) -> ClientConfig {
+    let mut settings = kafka::client(config);
+    settings.set("group.id", &config.group);
+    settings
+}
+
 fn subscribe<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<Client<H>> {
     let config = &shared.consumer.kafka;
     let session = config.session_timeout.as_millis();
-    let mut settings = kafka::client(config);
+    let mut settings = settings(config);
     settings
-        .set("group.id", &config.group)
         // Equal partitions of all topics go to one member: an order's events meet in one place.
         .set("partition.assignment.strategy", "range")
         .set("enable.auto.commit", "false")
@@ -105,42 +138,78 @@ fn subscribe<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<Client<H>> {
     Ok(client)
 }
 
-impl<H: Handler> Shared<H> {
+impl<H: Handler> Poller<'_, H> {
     /// Takes what is there, up to a bound, waiting a moment for the first record.
-    fn poll_round(&self, client: &Client<H>) -> anyhow::Result<usize> {
-        let mut queued: Vec<Vec<Item>> = self.lanes.iter().map(|_| Vec::new()).collect();
-        let mut epoch = self.epoch();
+    fn poll_round(&mut self, client: &Client<H>) -> anyhow::Result<usize> {
+        let shared = self.shared;
+        let mut queued: Vec<Vec<Item>> = shared.lanes.iter().map(|_| Vec::new()).collect();
+        let mut epoch = shared.epoch();
         let mut wait = POLL;
         let mut taken = 0;
         while taken < ROUND {
             let polled = client.poll(wait);
             // A rebalance within the poll voids what came before it.
-            if self.epoch() != epoch {
-                epoch = self.epoch();
+            if shared.epoch() != epoch {
+                epoch = shared.epoch();
                 queued.iter_mut().for_each(Vec::clear);
+                self.forget();
             }
             match polled {
-                None => break,
+                None => {
+                    self.observed.queue_was_empty();
+                    break;
+                }
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
                     return Err(error).context("the consumer cannot go on");
                 }
-                Some(Err(error)) => tracing::debug!(%error, "poll"),
+                Some(Err(error)) => self.hear(&error),
                 Some(Ok(message)) => {
                     if let Some(item) = self.read(&message) {
                         taken += item.weight();
-                        queued[self.handler.lane_of(item.place.1)].push(item);
+                        queued[shared.handler.lane_of(item.place.1)].push(item);
                     }
                 }
             }
             wait = Duration::ZERO;
         }
-        self.enqueue(queued);
+        shared.enqueue(queued);
         Ok(taken)
     }
 
-    fn read(&self, message: &BorrowedMessage<'_>) -> Option<Item> {
-        let topic = self.topic_of(message.topic())?;
+    /// What was known of partitions counts no more: they have been assigned anew.
+    fn forget(&mut self) {
+        self.errors_at_record.clear();
+        self.blocked.clear();
+        self.observed = Observed::default();
+    }
+
+    fn hear(&mut self, error: &KafkaError) {
+        tracing::debug!(%error, "poll");
+        let Some(code) = error.rdkafka_error_code() else { return };
+        ERRORS.with_label_values(&[&format!("{code:?}")]).inc();
+        self.shared.refusal.note(error, "reported instead of a record");
+        // Of the way to the broker, not of a partition.
+        let is_transport = matches!(
+            code,
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::OperationTimedOut
+        );
+        if !is_transport {
+            self.errors += 1;
+            self.heard = Some(Heard { at: Instant::now(), error: error.to_string() });
+        }
+    }
+
+    fn read(&mut self, message: &BorrowedMessage<'_>) -> Option<Item> {
+        let topic = self.shared.topic_of(message.topic())?;
         let partition = u32::try_from(message.partition()).ok()?;
+        let (place, offset) = ((topic, partition), message.offset());
+        let from = *self.shared.fetched.lock().get(&place)?;
+        if offset > from && !self.may_skip(place, from, offset) {
+            return None;
+        }
         let key = message.key().unwrap_or_default();
         let payload = message.payload().unwrap_or_default();
         let content = match Event::decode(topic, partition, key, payload) {
@@ -151,15 +220,37 @@ impl<H: Handler> Shared<H> {
                 Err(Box::new(Poison::new(key, payload, headers, &error)))
             }
         };
-        let (place, offset) = ((topic, partition), message.offset());
-        let from = std::mem::replace(self.fetched.lock().get_mut(&place)?, offset + 1);
-        if offset > from && from > 0 {
-            let lost = offset - from;
-            tracing::error!(%topic, partition, from, lost, "records were gone before they were read");
+        self.shared.fetched.lock().insert(place, offset + 1);
+        if self.errors > 0 {
+            self.errors_at_record.insert(place, self.errors);
         }
         Some(Item { place, from, offset, content })
     }
 
+    /// Whether the records between two offsets may be passed over: there are none, or they were
+    /// gone. The client also passes over one that it cannot read, after it has reported an error.
+    fn may_skip(&mut self, place: Place, from: i64, to: i64) -> bool {
+        if self.blocked.contains(&place) {
+            return false;
+        }
+        if self.has_complained(place) && self.hides_a_record(place, from, to) {
+            self.blocked.insert(place);
+            return false;
+        }
+        // From the beginning of a topic that has lost its own.
+        if from > 0 {
+            self.observed.skipped(place, from, to);
+        }
+        true
+    }
+
+    /// Whether an error was reported since the partition last brought a record.
+    pub(super) fn has_complained(&self, place: Place) -> bool {
+        self.errors > self.errors_at_record.get(&place).copied().unwrap_or_default()
+    }
+}
+
+impl<H: Handler> Shared<H> {
     fn enqueue(&self, queued: Vec<Vec<Item>>) {
         for (lane, items) in self.lanes.iter().zip(queued) {
             if !items.is_empty() {

@@ -11,9 +11,10 @@ use rdkafka::message::{BorrowedMessage, Header as KafkaHeader, Message, OwnedHea
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::{Entry, Header, Letter, NoEntry, Resolution};
+use super::{Entry, Header, Letter, NoEntry, Place, Resolution};
 use crate::config::KafkaSecurity;
 use crate::kafka;
+use crate::raw_record::{self, Found};
 
 /// How long the broker may be silent before reading is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -101,15 +102,19 @@ impl DeadLetters {
         tokio::task::spawn_blocking(fetch).await?
     }
 
+    /// What stands now where a letter comes from.
+    pub async fn at_origin(&self, origin: &Place) -> Result<Found> {
+        let (mut settings, topic) = (self.client(), self.topic(&origin.topic));
+        settings.set("group.id", self.topic("dead-letters"));
+        let Place { partition, offset, .. } = *origin;
+        let read = move || raw_record::read(&settings, &topic, partition, offset, PATIENCE);
+        tokio::task::spawn_blocking(read).await?
+    }
+
     /// What puts records back and writes resolutions.
     pub fn writer(&self) -> Result<Writer> {
         let mut client = self.client();
-        client
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("compression.type", "lz4")
-            .set("linger.ms", "1")
-            .set("message.timeout.ms", DELIVERY_MS);
+        kafka::write_safely(&mut client).set("message.timeout.ms", DELIVERY_MS);
         let producer = client.create().context("cannot make a producer")?;
         Ok(Writer { letters: self.clone(), producer })
     }
