@@ -84,7 +84,7 @@ impl Coordinator {
     }
 
     async fn align(&self, owner: &str) -> anyhow::Result<()> {
-        let options: PgConnectOptions = owner.parse()?;
+        let options = postgres::holding(owner.parse()?, postgres::SILENCE);
         let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
         let mut transaction = pool.begin().await?;
         sqlx::query("SELECT pg_advisory_xact_lock($1)")

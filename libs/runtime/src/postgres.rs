@@ -18,6 +18,10 @@ use crate::health::Dependency;
 /// few milliseconds' work; what takes longer waits for something that is not coming.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a client may be silent while others wait for what it has locked. A process that is
+/// frozen keeps its connections: only the server can end them.
+pub const SILENCE: Duration = Duration::from_secs(2);
+
 /// How long a probe may take before the database counts as gone.
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
 /// How soon a database that went or came shows.
@@ -26,12 +30,13 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Connection settings from a URL, with the session settings every service wants.
 pub fn options(url: &str, application: &str) -> anyhow::Result<PgConnectOptions> {
     let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
+    let silence = SILENCE.as_millis().to_string();
     let options: PgConnectOptions = url.parse().context("not a Postgres URL")?;
     Ok(options.application_name(application).options([
         ("statement_timeout", timeout.as_str()),
         ("lock_timeout", "3000"),
-        // A client that went silent must not hold the outbox's horizon back for long.
-        ("idle_in_transaction_session_timeout", "10000"),
+        // Shorter than others wait for its locks; and it holds back the outbox's horizon.
+        ("idle_in_transaction_session_timeout", silence.as_str()),
         // A client whose host vanished must not hold its locks for two hours.
         ("tcp_user_timeout", "10000"),
         ("tcp_keepalives_idle", "10"),
@@ -42,6 +47,16 @@ pub fn options(url: &str, application: &str) -> anyhow::Result<PgConnectOptions>
         // The penalty that stands for "off" would make every small scan worth compiling.
         ("jit", "off"),
     ]))
+}
+
+/// For a connection whose session holds a lock: the server ends the session, and with it the lock,
+/// when its client has been silent for so long, in a transaction or not, or takes no answer.
+#[must_use]
+pub fn holding(options: PgConnectOptions, silence: Duration) -> PgConnectOptions {
+    let silence = silence.as_millis().to_string();
+    let limits =
+        ["idle_session_timeout", "idle_in_transaction_session_timeout", "tcp_user_timeout"];
+    options.options(limits.map(|limit| (limit, silence.as_str())))
 }
 
 /// A pool that connects when first used: the database may come up later than the service.
@@ -152,7 +167,8 @@ impl Schema {
 }
 
 /// Brings a schema up to date as its owner, waiting for the database as long as it takes.
-/// Instances that start together take turns: sqlx holds an advisory lock meanwhile.
+/// Instances that start together take turns: sqlx holds an advisory lock meanwhile. One that is
+/// frozen loses its turn.
 pub async fn migrate(url: &str, migrations: &Migrator, database: &Dependency) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
     while let Err(error) = migrate_once(url, migrations).await {
@@ -164,6 +180,7 @@ pub async fn migrate(url: &str, migrations: &Migrator, database: &Dependency) {
 
 async fn migrate_once(url: &str, migrations: &Migrator) -> anyhow::Result<()> {
     let options = url.parse::<PgConnectOptions>()?.application_name("migrations");
+    let options = holding(options, SILENCE);
     let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
     let migrated = migrations.run(&pool).await.context("a migration failed");
     pool.close().await;
