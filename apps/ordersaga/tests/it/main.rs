@@ -22,6 +22,7 @@ mod outage;
 mod overload;
 mod partitioner;
 mod poison;
+mod restored;
 mod retention;
 mod roles;
 mod scaling;
