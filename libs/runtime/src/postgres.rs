@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Postgres};
@@ -178,13 +178,34 @@ pub async fn migrate(url: &str, migrations: &Migrator, database: &Dependency) {
     }
 }
 
-async fn migrate_once(url: &str, migrations: &Migrator) -> anyhow::Result<()> {
+async fn migrate_once(url: &str, known: &Migrator) -> anyhow::Result<()> {
     let options = url.parse::<PgConnectOptions>()?.application_name("migrations");
     let options = holding(options, SILENCE);
     let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
-    let migrated = migrations.run(&pool).await.context("a migration failed");
+    let migrated = apply(&pool, known).await;
     pool.close().await;
     migrated
+}
+
+/// Applies what is missing. What a newer version applied besides is left alone: its schema serves
+/// the version before as well, which may be started again when the newer one proves bad.
+async fn apply(pool: &PgPool, known: &Migrator) -> anyhow::Result<()> {
+    let mut migrations = Migrator::with_migrations(known.iter().cloned().collect());
+    migrations.set_ignore_missing(true);
+    migrations.run(pool).await.context("a migration failed")?;
+    let applied: Vec<i64> =
+        sqlx::query_scalar("SELECT version FROM _sqlx_migrations ORDER BY version")
+            .fetch_all(pool)
+            .await?;
+    let (newer, astray): (Vec<_>, Vec<_>) = applied
+        .into_iter()
+        .filter(|version| !known.version_exists(*version))
+        .partition(|version| known.iter().all(|migration| migration.version < *version));
+    ensure!(astray.is_empty(), "migrations {astray:?} are not of this service");
+    if !newer.is_empty() {
+        tracing::warn!(migrations = ?newer, "a newer version has migrated the database");
+    }
+    Ok(())
 }
 
 /// What may be shown on `/ready`: the kind of failure, never a statement's text.

@@ -17,6 +17,7 @@ mod http;
 mod invariants;
 mod kubernetes;
 mod load;
+mod migrations;
 mod observability;
 mod outage;
 mod overload;
