@@ -27,12 +27,22 @@ const PROBE_LIMIT: Duration = Duration::from_secs(3);
 /// How soon a database that went or came shows.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Connection settings from a URL. An IPv6 address stands in brackets there and without them
+/// everywhere else.
+pub fn parse(url: &str) -> anyhow::Result<PgConnectOptions> {
+    let options: PgConnectOptions = url.parse().context("not a Postgres URL")?;
+    let bare = options.get_host().strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    Ok(match bare.map(str::to_owned) {
+        Some(address) => options.host(&address),
+        None => options,
+    })
+}
+
 /// Connection settings from a URL, with the session settings every service wants.
 pub fn options(url: &str, application: &str) -> anyhow::Result<PgConnectOptions> {
     let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
     let silence = SILENCE.as_millis().to_string();
-    let options: PgConnectOptions = url.parse().context("not a Postgres URL")?;
-    Ok(options.application_name(application).options([
+    Ok(parse(url)?.application_name(application).options([
         ("statement_timeout", timeout.as_str()),
         ("lock_timeout", "3000"),
         // Shorter than others wait for its locks; and it holds back the outbox's horizon.
@@ -179,8 +189,7 @@ pub async fn migrate(url: &str, migrations: &Migrator, database: &Dependency) {
 }
 
 async fn migrate_once(url: &str, known: &Migrator) -> anyhow::Result<()> {
-    let options = url.parse::<PgConnectOptions>()?.application_name("migrations");
-    let options = holding(options, SILENCE);
+    let options = holding(parse(url)?.application_name("migrations"), SILENCE);
     let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
     let migrated = apply(&pool, known).await;
     pool.close().await;
@@ -227,5 +236,22 @@ fn brief(error: &anyhow::Error) -> &'static str {
         }
         Some(sqlx::Error::Database(_)) => "refuses the query",
         _ => "not usable",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_address_loses_its_brackets_and_other_hosts_stay() {
+        for (url, host) in [
+            ("postgres://u:p@[::1]:5432/d", "::1"),
+            ("postgres://u:p@[2001:db8::7]/d?sslmode=verify-full", "2001:db8::7"),
+            ("postgres://u:p@127.0.0.1:5432/d", "127.0.0.1"),
+            ("postgres://u:p@db.example.org/d", "db.example.org"),
+        ] {
+            assert_eq!(parse(url).unwrap().get_host(), host);
+        }
     }
 }

@@ -15,6 +15,7 @@ mod dlq;
 mod events;
 mod http;
 mod invariants;
+mod ipv6;
 mod kubernetes;
 mod load;
 mod migrations;
