@@ -17,6 +17,8 @@ use crate::workload::Clients;
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long a further instance may take to be ready.
 const READY: Duration = Duration::from_mins(1);
+/// How soon another instance relays in place of a frozen one. Other faults may last meanwhile.
+const TAKEOVER_BOUND: Duration = Duration::from_mins(1);
 /// How long it stays when the first one goes on.
 const TOGETHER: Duration = Duration::from_secs(1);
 /// What a slow connection adds to each way, at least.
@@ -183,17 +185,42 @@ impl Injector<'_> {
         Ok(())
     }
 
-    /// A second instance takes over what a frozen one had, which then goes on as if nothing had
-    /// happened.
+    /// A second instance takes over what the one that relays had, which is frozen and then goes on
+    /// as if nothing had happened.
     async fn take_over(&self, service: Service, length: Duration) -> Result<()> {
         let other = self.start(service, &[])?;
         let mut outcome = other.wait_ready(READY).await;
         if outcome.is_ok() {
-            outcome = self.freeze(Target::Service(service), length).await;
+            outcome = self.replace(self.system.service(service), &other, length).await;
             tokio::time::sleep(TOGETHER).await;
         }
         self.end(&other, true).await;
         outcome
+    }
+
+    /// Freezes the one of two instances that relays. That the other does not come to relay is a
+    /// violation: what is committed stays unpublished for as long as the first is frozen.
+    async fn replace(
+        &self,
+        first: &ServiceProcess,
+        other: &ServiceProcess,
+        length: Duration,
+    ) -> Result<()> {
+        let (frozen, left) =
+            if self.clients.relays(other).await { (other, first) } else { (first, other) };
+        frozen.pause()?;
+        let since = tokio::time::Instant::now();
+        let replaced = async {
+            while !self.clients.relays(left).await {
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        if tokio::time::timeout(TAKEOVER_BOUND, replaced).await.is_err() {
+            let what = format!("nobody relays while an instance of {} is frozen", frozen.name());
+            self.clients.broken("I6", None, what);
+        }
+        tokio::time::sleep_until(since + length).await;
+        frozen.resume()
     }
 
     /// An instance whose clock is off works beside the others for a while.

@@ -37,7 +37,8 @@ pub(crate) enum Kind {
     Poison,
     /// Further instances of a service come and go.
     Rebalance(Service),
-    /// An instance is frozen until another has its partitions, and then goes on.
+    /// The instance that relays is frozen until another relays and has its partitions, and then
+    /// goes on.
     Takeover(Service),
     /// A further instance of create-order whose clock is off by so many seconds.
     Clock(i64),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ordersaga_checker::{History, Violation, Wish};
+use ordersaga_devstack::ServiceProcess;
 use parking_lot::{Mutex, RwLock};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
@@ -219,7 +220,12 @@ impl Clients {
         }
     }
 
-    fn broken(&self, invariant: &'static str, order: impl Into<Option<i64>>, what: String) {
+    pub(crate) fn broken(
+        &self,
+        invariant: &'static str,
+        order: impl Into<Option<i64>>,
+        what: String,
+    ) {
         self.known.lock().saw_broken(Violation { invariant, order: order.into(), what });
     }
 
@@ -231,6 +237,13 @@ impl Clients {
         if answer.status == 200 && reserved.as_i64() > quantity.as_i64() {
             self.broken("I2", None, format!("item {item} is oversold: {}", answer.body));
         }
+    }
+
+    /// Whether an instance publishes what its service's outbox holds, as it says itself.
+    pub(crate) async fn relays(&self, instance: &ServiceProcess) -> bool {
+        let url = format!("{}/metrics", instance.url());
+        let page = async { self.http.get(url).send().await?.text().await };
+        page.await.is_ok_and(|page| page.lines().any(|line| line == "outbox_relaying 1"))
     }
 
     async fn send(&self, request: RequestBuilder) -> Answer {

@@ -18,12 +18,17 @@ pub(crate) fn table(partition: u32) -> String {
     format!("order_event_{partition:02}")
 }
 
-/// Connects under the limits that services have: no statement and no lock is waited for long.
-pub(crate) async fn connect(url: &str) -> Result<PgConnection> {
+/// How much longer than its pauses a run may be silent, as when whoever reads what it says does not.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Connects under the limits that services have: no statement and no lock is waited for long. A run
+/// that is frozen loses its connection, and the next one may work.
+pub(crate) async fn connect(url: &str, pause: Duration) -> Result<PgConnection> {
     // A batch is read off the key's index, up to its last order and no further. Where statistics
     // are missing, sorting or hashing the whole of a table would look as good.
     let plans = [("enable_sort", "off"), ("enable_hashagg", "off")];
     let options = postgres::options(url, "ordersaga-retention")?.options(plans);
+    let options = postgres::holding(options, pause + SILENCE);
     within(LIMIT, async { Ok(PgConnection::connect_with(&options).await?) }).await
 }
 

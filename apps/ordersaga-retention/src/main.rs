@@ -60,7 +60,7 @@ async fn run(config: &Config) -> Result<()> {
 /// Goes through one shard, table by table. One run at a time: the lock ends with the connection,
 /// on which all of the work is done.
 async fn sweep(config: &Config, shard: &Shard, before: DateTime<Utc>) -> Result<Found> {
-    let mut connection = db::connect(shard.url.expose()).await?;
+    let mut connection = db::connect(shard.url.expose(), config.pause_ms).await?;
     ensure!(db::lock(&mut connection).await?, "another run is at work here");
     let mut total = Found::default();
     for partition in 0..PARTITIONS {

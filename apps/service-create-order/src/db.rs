@@ -69,6 +69,14 @@ pub(crate) async fn next_order_ids(
     ids.into_iter().map(|id| Ok(id.try_into()?)).collect()
 }
 
+/// Moves the ids to be given out past those that are taken. Waits for transactions that have taken
+/// ids: not to be called in one.
+pub(crate) async fn skip_taken_ids(connection: &mut PgConnection) -> anyhow::Result<()> {
+    let skip = sqlx::query("SELECT skip_taken_order_ids()");
+    skip.execute(connection).await.context("skipping taken order ids")?;
+    Ok(())
+}
+
 /// Inserts the orders that are not there yet, and returns which those were.
 pub(crate) async fn insert_orders(
     connection: &mut PgConnection,

@@ -160,8 +160,12 @@ impl Desk {
         let new = decide(commands, ids, &holders, &mut answers)?;
         let inserted = db::insert_orders(&mut transaction, &new, time).await?;
         if !db::are_ours(&mut transaction, &new, &inserted, time).await? {
-            // A server that crashed may hand out ids again that it had not yet written down.
+            // A server that crashed may hand out ids again that it had not yet written down; one
+            // that was restored, all ids there are.
             ids.clear();
+            transaction.rollback().await?;
+            db::skip_taken_ids(&mut lease).await?;
+            lease.keep();
             anyhow::bail!("order ids were given out twice");
         }
         for order in &new {

@@ -12,7 +12,7 @@ use ordersaga_runtime::config::Secret;
 use ordersaga_runtime::health::Dependency;
 use ordersaga_runtime::postgres;
 use sqlx::AssertSqlSafe;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Node;
@@ -84,7 +84,7 @@ impl Coordinator {
     }
 
     async fn align(&self, owner: &str) -> anyhow::Result<()> {
-        let options: PgConnectOptions = owner.parse()?;
+        let options = postgres::holding(postgres::parse(owner)?, postgres::SILENCE);
         let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
         let mut transaction = pool.begin().await?;
         sqlx::query("SELECT pg_advisory_xact_lock($1)")
@@ -128,7 +128,7 @@ impl Coordinator {
 
 async fn align_server(connection: &mut PgConnection, node: &Node) -> anyhow::Result<()> {
     let name = node.name;
-    let url: PgConnectOptions = node.url.expose().parse().context("not a Postgres URL")?;
+    let url = postgres::parse(node.url.expose())?;
     let port = url.get_port().to_string();
     let place = [
         ("host", url.get_host()),

@@ -148,22 +148,42 @@ pub(crate) async fn insert_item(
 ) -> Result<ItemId, NotAdded> {
     let mut lease = Lease::take(pool).await.map_err(|error| NotAdded::Unasked(error.into()))?;
     let insert = async {
-        let id: i64 = sqlx::query_scalar(
-            "INSERT INTO item (seller_id, price, name, quantity) VALUES ($1, $2, $3, $4) \
-             RETURNING item_id",
-        )
-        .bind(seller.get())
-        .bind(price)
-        .bind(name)
-        .bind(quantity)
-        .fetch_one(&mut *lease)
-        .await
-        .context("adding an item")?;
-        Ok(id.try_into()?)
+        let mut id = try_insert(&mut lease, seller, price, name, quantity).await;
+        if id.as_ref().is_err_and(is_taken) {
+            // A server that was restored gives out ids again.
+            tracing::warn!("item ids were given out twice");
+            let skip = sqlx::query("SELECT skip_taken_item_ids()").execute(&mut *lease);
+            skip.await.context("skipping taken item ids")?;
+            id = try_insert(&mut lease, seller, price, name, quantity).await;
+        }
+        Ok(id.context("adding an item")?.try_into()?)
     };
     let item = insert.await.map_err(NotAdded::Undecided)?;
     lease.keep();
     Ok(item)
+}
+
+async fn try_insert(
+    connection: &mut PgConnection,
+    seller: SellerId,
+    price: i64,
+    name: &str,
+    quantity: i64,
+) -> sqlx::Result<i64> {
+    sqlx::query_scalar(
+        "INSERT INTO item (seller_id, price, name, quantity) VALUES ($1, $2, $3, $4) \
+         RETURNING item_id",
+    )
+    .bind(seller.get())
+    .bind(price)
+    .bind(name)
+    .bind(quantity)
+    .fetch_one(connection)
+    .await
+}
+
+fn is_taken(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.constraint() == Some("item_pkey"))
 }
 
 #[derive(FromRow)]

@@ -246,7 +246,10 @@ fn positive(value: &str) -> Result<usize, String> {
 fn brokers(value: &str) -> Result<String, String> {
     let is_address = |broker: &str| {
         broker.rsplit_once(':').is_some_and(|(host, port)| {
-            !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+            // An IPv6 address without brackets could not be told from its port.
+            let is_name = !host.is_empty() && !host.contains(':');
+            let is_address = host.starts_with('[') && host.ends_with(']');
+            (is_name || is_address) && port.parse::<u16>().is_ok_and(|port| port > 0)
         })
     };
     if value.split(',').all(is_address) {
@@ -335,6 +338,7 @@ mod tests {
             ("--database-connections", "0"),
             ("--kafka-brokers", "broker"),
             ("--kafka-brokers", "broker:9092,"),
+            ("--kafka-brokers", "::1:9092"),
             ("--kafka-topic-prefix", "a b"),
             ("--kafka-session-timeout-ms", "soon"),
             ("--log-level", "info,=x=y"),

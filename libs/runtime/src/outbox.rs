@@ -1,13 +1,27 @@
 //! The transactional outbox, writing side: state and the events that tell of it commit together.
 //! One row holds a whole batch of events, ready encoded; the [relay](crate::relay) publishes them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{Event, EventKind, Order};
+use prometheus::IntGauge;
 use sqlx::postgres::PgConnection;
 use tokio::sync::Notify;
+
+static RELAYING: LazyLock<IntGauge> = LazyLock::new(|| {
+    prometheus::register_int_gauge!(
+        "outbox_relaying",
+        "1 while this instance publishes what the outbox holds; one of a database's instances does."
+    )
+    .expect("registered once")
+});
+
+/// Shows the metric from the start, at zero.
+pub(crate) fn show_metrics() {
+    LazyLock::force(&RELAYING);
+}
 
 /// The channel on which an instance that is not relaying tells the one that is.
 pub(crate) const CHANNEL: &str = "outbox";
@@ -126,6 +140,7 @@ impl Outbox {
     /// Marks this process as the one that relays until the mark is dropped.
     pub(crate) fn relaying(&self) -> Relaying {
         self.0.relaying.store(true, Ordering::Release);
+        RELAYING.set(1);
         Relaying(self.clone())
     }
 }
@@ -135,5 +150,6 @@ pub(crate) struct Relaying(Outbox);
 impl Drop for Relaying {
     fn drop(&mut self) {
         self.0.0.relaying.store(false, Ordering::Release);
+        RELAYING.set(0);
     }
 }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Postgres};
@@ -18,20 +18,35 @@ use crate::health::Dependency;
 /// few milliseconds' work; what takes longer waits for something that is not coming.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a client may be silent while others wait for what it has locked. A process that is
+/// frozen keeps its connections: only the server can end them.
+pub const SILENCE: Duration = Duration::from_secs(2);
+
 /// How long a probe may take before the database counts as gone.
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
 /// How soon a database that went or came shows.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Connection settings from a URL. An IPv6 address stands in brackets there and without them
+/// everywhere else.
+pub fn parse(url: &str) -> anyhow::Result<PgConnectOptions> {
+    let options: PgConnectOptions = url.parse().context("not a Postgres URL")?;
+    let bare = options.get_host().strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    Ok(match bare.map(str::to_owned) {
+        Some(address) => options.host(&address),
+        None => options,
+    })
+}
+
 /// Connection settings from a URL, with the session settings every service wants.
 pub fn options(url: &str, application: &str) -> anyhow::Result<PgConnectOptions> {
     let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
-    let options: PgConnectOptions = url.parse().context("not a Postgres URL")?;
-    Ok(options.application_name(application).options([
+    let silence = SILENCE.as_millis().to_string();
+    Ok(parse(url)?.application_name(application).options([
         ("statement_timeout", timeout.as_str()),
         ("lock_timeout", "3000"),
-        // A client that went silent must not hold the outbox's horizon back for long.
-        ("idle_in_transaction_session_timeout", "10000"),
+        // Shorter than others wait for its locks; and it holds back the outbox's horizon.
+        ("idle_in_transaction_session_timeout", silence.as_str()),
         // A client whose host vanished must not hold its locks for two hours.
         ("tcp_user_timeout", "10000"),
         ("tcp_keepalives_idle", "10"),
@@ -42,6 +57,16 @@ pub fn options(url: &str, application: &str) -> anyhow::Result<PgConnectOptions>
         // The penalty that stands for "off" would make every small scan worth compiling.
         ("jit", "off"),
     ]))
+}
+
+/// For a connection whose session holds a lock: the server ends the session, and with it the lock,
+/// when its client has been silent for so long, in a transaction or not, or takes no answer.
+#[must_use]
+pub fn holding(options: PgConnectOptions, silence: Duration) -> PgConnectOptions {
+    let silence = silence.as_millis().to_string();
+    let limits =
+        ["idle_session_timeout", "idle_in_transaction_session_timeout", "tcp_user_timeout"];
+    options.options(limits.map(|limit| (limit, silence.as_str())))
 }
 
 /// A pool that connects when first used: the database may come up later than the service.
@@ -157,7 +182,8 @@ impl Schema {
 }
 
 /// Brings a schema up to date as its owner, waiting for the database as long as it takes.
-/// Instances that start together take turns: sqlx holds an advisory lock meanwhile.
+/// Instances that start together take turns: sqlx holds an advisory lock meanwhile. One that is
+/// frozen loses its turn.
 pub async fn migrate(url: &str, migrations: &Migrator, database: &Dependency) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
     while let Err(error) = migrate_once(url, migrations).await {
@@ -167,12 +193,33 @@ pub async fn migrate(url: &str, migrations: &Migrator, database: &Dependency) {
     }
 }
 
-async fn migrate_once(url: &str, migrations: &Migrator) -> anyhow::Result<()> {
-    let options = url.parse::<PgConnectOptions>()?.application_name("migrations");
+async fn migrate_once(url: &str, known: &Migrator) -> anyhow::Result<()> {
+    let options = holding(parse(url)?.application_name("migrations"), SILENCE);
     let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
-    let migrated = migrations.run(&pool).await.context("a migration failed");
+    let migrated = apply(&pool, known).await;
     pool.close().await;
     migrated
+}
+
+/// Applies what is missing. What a newer version applied besides is left alone: its schema serves
+/// the version before as well, which may be started again when the newer one proves bad.
+async fn apply(pool: &PgPool, known: &Migrator) -> anyhow::Result<()> {
+    let mut migrations = Migrator::with_migrations(known.iter().cloned().collect());
+    migrations.set_ignore_missing(true);
+    migrations.run(pool).await.context("a migration failed")?;
+    let applied: Vec<i64> =
+        sqlx::query_scalar("SELECT version FROM _sqlx_migrations ORDER BY version")
+            .fetch_all(pool)
+            .await?;
+    let (newer, astray): (Vec<_>, Vec<_>) = applied
+        .into_iter()
+        .filter(|version| !known.version_exists(*version))
+        .partition(|version| known.iter().all(|migration| migration.version < *version));
+    ensure!(astray.is_empty(), "migrations {astray:?} are not of this service");
+    if !newer.is_empty() {
+        tracing::warn!(migrations = ?newer, "a newer version has migrated the database");
+    }
+    Ok(())
 }
 
 /// What may be shown on `/ready`: the kind of failure, never a statement's text.
@@ -194,5 +241,22 @@ pub(crate) fn brief(error: &anyhow::Error) -> &'static str {
         }
         Some(sqlx::Error::Database(_)) => "refuses the query",
         _ => "not usable",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_address_loses_its_brackets_and_other_hosts_stay() {
+        for (url, host) in [
+            ("postgres://u:p@[::1]:5432/d", "::1"),
+            ("postgres://u:p@[2001:db8::7]/d?sslmode=verify-full", "2001:db8::7"),
+            ("postgres://u:p@127.0.0.1:5432/d", "127.0.0.1"),
+            ("postgres://u:p@db.example.org/d", "db.example.org"),
+        ] {
+            assert_eq!(parse(url).unwrap().get_host(), host);
+        }
     }
 }

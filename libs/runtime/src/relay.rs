@@ -2,12 +2,17 @@
 //! anywhere repeats events and never loses or skips one.
 //!
 //! One process relays per database: the one that holds an advisory lock on the relay's own
-//! connection. Another instance takes over as soon as that connection ends.
+//! connection. Another instance takes over as soon as that connection ends. Postgres ends it when it
+//! has heard nothing for [`postgres::SILENCE`], so that a process that is frozen does not keep the
+//! lock: the relay says something every `BEAT`, whatever else it waits for.
+//!
+//! One that was frozen and goes on may publish once more what it had read, which was committed and
+//! changes nothing when said again. It deletes nothing: that takes the connection it has lost.
 
 mod dead_letter;
 
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -27,9 +32,9 @@ use crate::backoff::Backoff;
 use crate::config::KafkaConfig;
 use crate::crash;
 use crate::health::Dependency;
-use crate::outbox::{CHANNEL, Outbox};
+use crate::outbox::{self, CHANNEL, Outbox};
 use crate::pace::{self, Pace};
-use crate::postgres::{Lease, within};
+use crate::postgres::{self, Lease, within};
 use crate::producer::{Delivery, Outgoing, Publisher};
 use crate::trace;
 
@@ -42,7 +47,10 @@ const ROWS_IN_FLIGHT: usize = 256;
 const DELETE_DELAY: Duration = Duration::from_millis(50);
 /// How soon the relay looks again after a look that found nothing, at first and at the latest.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const SWEEP: Duration = Duration::from_secs(1);
+/// How often the database hears of the relay, by such a look or by [`beat`], at the least.
+const BEAT: Duration = Duration::from_millis(500);
+/// How often what waits is counted.
+const COUNT: Duration = Duration::from_secs(1);
 /// How soon another instance takes over from one that died.
 const TAKEOVER: Duration = Duration::from_millis(250);
 /// How long a stopping relay waits for the broker.
@@ -103,6 +111,7 @@ impl Relay {
     /// Relays until `stop` is cancelled and everything committed by then is published, if the
     /// broker takes it in time; the next start finds what is left.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        outbox::show_metrics();
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         let counting = count_waiting(self.pool.clone(), self.outbox.clone());
         let _counting = AbortOnDropHandle::new(tokio::spawn(counting));
@@ -126,7 +135,8 @@ impl Relay {
         publisher: &Arc<Publisher>,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
-        let connect = async { Ok(PgConnection::connect_with(&self.database).await?) };
+        let database = postgres::holding(self.database.clone(), postgres::SILENCE);
+        let connect = async { Ok(PgConnection::connect_with(&database).await?) };
         let mut connection = within(STATEMENT_LIMIT, connect).await?;
         while !lock(&mut connection).await? {
             // Asking again, rather than waiting in a statement: that would hold back vacuum.
@@ -135,7 +145,11 @@ impl Relay {
             }
         }
         let topics = Topic::EVENTS.map(|topic| self.kafka.topic(topic));
-        publisher.learn(topics.to_vec()).await;
+        let learn = async {
+            publisher.learn(topics.to_vec()).await;
+            Ok(())
+        };
+        beating(&mut connection, learn).await?;
         let _relaying = self.outbox.relaying();
         let _listening = AbortOnDropHandle::new(tokio::spawn(self.listener()));
         let letters = dead_letter::Letters {
@@ -147,10 +161,8 @@ impl Relay {
         let _letters = AbortOnDropHandle::new(tokio::spawn(letters.run()));
         tracing::info!("relaying the outbox");
         let drain = Drain {
-            relay: self,
-            publisher,
+            sender: Sender { relay: self, publisher, topics },
             connection,
-            topics,
             cursor: Cursor::default(),
             in_flight: VecDeque::new(),
             acknowledged: None,
@@ -178,6 +190,25 @@ impl Relay {
 async fn lock(connection: &mut PgConnection) -> anyhow::Result<bool> {
     let query = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK);
     within(STATEMENT_LIMIT, async { Ok(query.fetch_one(connection).await?) }).await
+}
+
+/// Waits for what is not the database's, and lets the database hear of the relay meanwhile.
+async fn beating<T>(
+    connection: &mut PgConnection,
+    wait: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let mut wait = pin!(wait);
+    loop {
+        tokio::select! {
+            done = &mut wait => return done,
+            () = tokio::time::sleep(BEAT) => beat(connection).await?,
+        }
+    }
+}
+
+async fn beat(connection: &mut PgConnection) -> anyhow::Result<()> {
+    let beat = async { Ok(sqlx::query("SELECT").execute(connection).await?) };
+    within(STATEMENT_LIMIT, beat).await.map(drop)
 }
 
 /// A row's place in commit order.
@@ -208,12 +239,17 @@ struct InFlight {
     sending: Vec<trace::Sending>,
 }
 
-struct Drain<'a> {
+/// What becomes of a row that was read.
+struct Sender<'a> {
     relay: &'a Relay,
     publisher: &'a Publisher,
-    connection: PgConnection,
     /// The topics of events under their full names, by [`Topic`].
     topics: [String; 3],
+}
+
+struct Drain<'a> {
+    sender: Sender<'a>,
+    connection: PgConnection,
     /// The last row enqueued.
     cursor: Cursor,
     in_flight: VecDeque<InFlight>,
@@ -257,10 +293,12 @@ impl Drain<'_> {
                 Some(()) = acknowledged => self.take_acknowledged()?,
                 Some(()) = delete => self.delete_acknowledged().await?,
                 () = stop.cancelled(), if self.ending.is_none() => {}
-                () = self.relay.outbox.woken(), if room && !look => (look, pause) = (true, FIRST_PAUSE),
+                () = self.sender.relay.outbox.woken(), if room && !look => (look, pause) = (true, FIRST_PAUSE),
                 () = tokio::time::sleep(rest), if look && room => {}
-                () = tokio::time::sleep(pause), if !look => {
-                    (look, pause) = (true, (pause * 2).min(SWEEP));
+                // Nothing is looked for while the broker has enough.
+                () = tokio::time::sleep(BEAT), if !room => beat(&mut self.connection).await?,
+                () = tokio::time::sleep(pause), if room && !look => {
+                    (look, pause) = (true, (pause * 2).min(BEAT));
                 }
             }
         }
@@ -301,18 +339,46 @@ impl Drain<'_> {
         .bind(i64::try_from(FETCH_ROWS)?);
         let rows = async { Ok(rows.fetch_all(&mut self.connection).await?) };
         let rows: Vec<Row> = within(STATEMENT_LIMIT, rows).await.context("reading the outbox")?;
-        self.invalidate(&rows).await?;
+        beating(&mut self.connection, self.sender.invalidate(&rows)).await?;
         if !rows.is_empty() {
             crash::point("relay.before_publish");
         }
         for row in &rows {
-            let (delivery, sending) = self.publish(row).await?;
+            let publish = self.sender.publish(row);
+            let (delivery, sending) = beating(&mut self.connection, publish).await?;
             self.cursor = Cursor { tx: row.tx, id: row.id };
             self.in_flight.push_back(InFlight { cursor: self.cursor, delivery, sending });
         }
         Ok((rows.len(), rows.iter().map(|row| row.facts.len()).sum()))
     }
 
+    fn take_acknowledged(&mut self) -> anyhow::Result<()> {
+        while let Some(row) = self.in_flight.front_mut() {
+            let Some(outcome) = row.delivery.outcome() else { break };
+            if let Err(error) = &outcome {
+                row.sending.iter_mut().for_each(|span| span.fail(&error.to_string()));
+            }
+            outcome?;
+            let due = self.acknowledged.map_or_else(|| Instant::now() + DELETE_DELAY, |a| a.1);
+            self.acknowledged = Some((row.cursor, due));
+            self.in_flight.pop_front();
+        }
+        Ok(())
+    }
+
+    async fn delete_acknowledged(&mut self) -> anyhow::Result<()> {
+        let Some((cursor, _)) = self.acknowledged.take() else { return Ok(()) };
+        crash::point("relay.after_publish");
+        let delete = sqlx::query("DELETE FROM outbox WHERE (tx, id) <= ($1::text::xid8, $2)")
+            .bind(cursor.tx.to_string())
+            .bind(cursor.id);
+        let delete = async { Ok(delete.execute(&mut self.connection).await?) };
+        within(STATEMENT_LIMIT, delete).await.context("deleting published events")?;
+        Ok(())
+    }
+}
+
+impl Sender<'_> {
     async fn invalidate(&self, rows: &[Row]) -> anyhow::Result<()> {
         let Some(caches) = &self.relay.caches else { return Ok(()) };
         let changed: Vec<_> = rows
@@ -353,31 +419,6 @@ impl Drain<'_> {
             PUBLISHED.with_label_values(&[topic.name()]).inc_by(events as u64);
         }
         Ok((delivery, sending))
-    }
-
-    fn take_acknowledged(&mut self) -> anyhow::Result<()> {
-        while let Some(row) = self.in_flight.front_mut() {
-            let Some(outcome) = row.delivery.outcome() else { break };
-            if let Err(error) = &outcome {
-                row.sending.iter_mut().for_each(|span| span.fail(&error.to_string()));
-            }
-            outcome?;
-            let due = self.acknowledged.map_or_else(|| Instant::now() + DELETE_DELAY, |a| a.1);
-            self.acknowledged = Some((row.cursor, due));
-            self.in_flight.pop_front();
-        }
-        Ok(())
-    }
-
-    async fn delete_acknowledged(&mut self) -> anyhow::Result<()> {
-        let Some((cursor, _)) = self.acknowledged.take() else { return Ok(()) };
-        crash::point("relay.after_publish");
-        let delete = sqlx::query("DELETE FROM outbox WHERE (tx, id) <= ($1::text::xid8, $2)")
-            .bind(cursor.tx.to_string())
-            .bind(cursor.id);
-        let delete = async { Ok(delete.execute(&mut self.connection).await?) };
-        within(STATEMENT_LIMIT, delete).await.context("deleting published events")?;
-        Ok(())
     }
 }
 
@@ -427,6 +468,6 @@ async fn count_waiting(pool: PgPool, outbox: Outbox) {
             WAITING.set(events);
             OLDEST.set(oldest.max(0.0));
         }
-        tokio::time::sleep(SWEEP).await;
+        tokio::time::sleep(COUNT).await;
     }
 }

@@ -43,6 +43,12 @@ pub(crate) fn saga(test: impl AsyncFnOnce(&mut Bed) -> Result<()>) -> Result<()>
     block_on(Plan::default().run(test))
 }
 
+/// Says that a test does nothing here, and why.
+#[expect(clippy::print_stderr, reason = "shown by the test harness")]
+pub(crate) fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
 /// Waits until something is so.
 pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + WITHIN;

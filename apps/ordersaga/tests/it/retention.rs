@@ -1,15 +1,16 @@
 //! Old orders' facts: what `ordersaga retention` removes, and what it leaves alone.
 
 use std::collections::BTreeSet;
+use std::process::Stdio;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ordersaga_contract::{OrderId, partition_of};
 use ordersaga_devstack::Cluster;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
-use crate::bed::{Bed, saga};
+use crate::bed::{Bed, saga, until};
 use crate::client::order_for;
 use crate::dlq::{Said, program};
 use crate::invariants;
@@ -17,10 +18,58 @@ use crate::invariants;
 const SHARDS: [Cluster; 2] = [Cluster::Shard1, Cluster::Shard2];
 
 async fn retention(bed: &Bed, words: &str) -> Result<Said> {
+    Said::by(job(bed, words)?).await
+}
+
+fn job(bed: &Bed, words: &str) -> Result<Command> {
     let shards = SHARDS.map(|shard| format!("{shard}={}", bed.databases[shard].owner_url()));
     let mut command = Command::new(program("ordersaga-retention")?);
     command.args(words.split(' ')).env("SHARDS_MIGRATION", shards.join(","));
-    Said::by(command).await
+    Ok(command)
+}
+
+async fn signal(signal: &str, process: &Child) -> Result<()> {
+    let pid = process.id().context("it has ended")?.to_string();
+    let sent = Command::new("kill").args([signal, &pid]).status().await?;
+    ensure!(sent.success(), "{signal}: {sent}");
+    Ok(())
+}
+
+#[test]
+fn a_frozen_run_holds_up_no_other() -> Result<()> {
+    saga(async |bed| {
+        let item = bed.add_item(20).await?;
+        let mut orders = Vec::new();
+        for _ in 0..20 {
+            let order = bed.place(&order_for(item)).await?;
+            bed.reaches(order, "SHIPPING").await?;
+            bed.cancel(order).await?;
+            orders.push(order);
+        }
+        // At rest: nothing young is heard of them any more.
+        invariants::hold(bed).await?;
+        for order in orders {
+            age(bed, order).await?;
+        }
+        let mut frozen = job(bed, "--batch 1 --pause-ms 500")?
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted \
+                    AND database = (SELECT oid FROM pg_database \
+                                    WHERE datname = current_database())";
+        until("the run is at work", async || Ok(bed.number(SHARDS[0], held).await? == 1)).await?;
+        signal("-STOP", &frozen).await?;
+        retention(bed, "--older-than 90d").await?.expect(1, "another run is at work here")?;
+        until("another run may work", async || {
+            Ok(retention(bed, "--older-than 90d").await?.expect(0, "Total").is_ok())
+        })
+        .await?;
+        signal("-CONT", &frozen).await?;
+        ensure!(!frozen.wait().await?.success(), "the frozen run goes on without its lock");
+        Ok(())
+    })
 }
 
 fn table(order: i64) -> Result<String> {

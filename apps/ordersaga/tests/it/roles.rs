@@ -40,9 +40,19 @@ fn the_service_role_has_no_ddl_and_deletes_no_orders() -> Result<()> {
             refused(&bed.databases[service.cluster()].service_url(), &DDL).await?;
         }
         let url = |cluster| bed.databases[cluster].service_url();
-        let orders = ["DELETE FROM orders", "TRUNCATE orders", "TRUNCATE outbox"];
+        let orders = [
+            "DELETE FROM orders",
+            "TRUNCATE orders",
+            "TRUNCATE outbox",
+            "SELECT setval('order_id_seq', 1)",
+        ];
         refused(&url(Cluster::CreateOrder), &orders).await?;
-        let store = ["DELETE FROM item", "DELETE FROM reservation", "TRUNCATE item"];
+        let store = [
+            "DELETE FROM item",
+            "DELETE FROM reservation",
+            "TRUNCATE item",
+            "SELECT setval('item_item_id_seq', 1)",
+        ];
         refused(&url(Cluster::Store), &store).await?;
         let coordinator = [
             "UPDATE order_event SET fact = 1",

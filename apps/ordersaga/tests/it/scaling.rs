@@ -1,13 +1,14 @@
 //! Two instances of each service share the work, and either can go.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
 use ordersaga_checker::consumed;
 use ordersaga_devstack::{Cluster, Service, ServiceProcess, free_port};
 
-use crate::bed::{Bed, WITHIN, saga, until};
+use crate::bed::{Bed, Plan, WITHIN, block_on, saga, until};
 use crate::client::{order_for, sum_of};
 use crate::invariants;
 
@@ -130,6 +131,128 @@ fn killing_an_instance_hands_over_its_partitions_and_the_relay() -> Result<()> {
         ensure!(bed.item(item).await?["reserved"] == 90);
         Ok(())
     })
+}
+
+/// Places orders by one instance.
+async fn place_by(bed: &Bed, instance: &ServiceProcess, item: i64, count: usize) -> Result<()> {
+    let order = order_for(item);
+    let placed = (0..count).map(async |_| {
+        let request = bed.http.post(format!("{}/api/v1/orders/create", instance.url()));
+        bed.send(request.json(&order)).await?.expect(201).map(drop)
+    });
+    try_join_all(placed).await.map(drop)
+}
+
+#[test]
+fn a_frozen_relay_is_replaced_within_seconds_and_harms_nothing_when_it_goes_on() -> Result<()> {
+    const SOON: Duration = Duration::from_secs(6);
+    block_on(Plan::default().alone().run(async |bed| {
+        let item = bed.add_item(200).await?;
+        let seconds = second_instances(bed).await?;
+        all_shared_by(bed, 2).await?;
+        for service in Service::ALL {
+            let cluster = service.cluster();
+            let leader = relays(bed, cluster).await?;
+            let relaying = bed.metric(service, "outbox_relaying").await?;
+            ensure!(leader.len() == 1 && relaying == 1, "{service}: the first one relays");
+            let frozen = &bed.services[&service];
+            let begin = bed.number(Cluster::CreateOrder, "SELECT count(*) FROM orders").await?;
+            let frozen_amid_orders = async {
+                until("some orders are placed", async || {
+                    let orders = "SELECT count(*) FROM orders";
+                    Ok(bed.number(Cluster::CreateOrder, orders).await? > begin)
+                })
+                .await?;
+                frozen.pause()?;
+                let since = Instant::now();
+                until(&format!("another instance of {service} relays"), async || {
+                    let now = relays(bed, cluster).await?;
+                    Ok(now.len() == 1 && now != leader)
+                })
+                .await?;
+                ensure!(since.elapsed() < SOON, "{service}: after {:?}", since.elapsed());
+                Ok(())
+            };
+            tokio::try_join!(place_by(bed, &seconds[0], item, 30), frozen_amid_orders)?;
+            place_by(bed, &seconds[0], item, 10).await?;
+            until(&format!("nothing waits in the outbox of {service}"), async || {
+                Ok(bed.number(cluster, "SELECT count(*) FROM outbox").await? == 0)
+            })
+            .await?;
+            frozen.resume()?;
+            until("the one that was frozen knows", async || {
+                let log = std::fs::read_to_string(frozen.log())?;
+                Ok(log.contains("the relay starts again"))
+            })
+            .await?;
+            ensure!(relays(bed, cluster).await?.len() == 1, "one relays, not two");
+        }
+        place_by_both(bed, &seconds[0], item, 40).await?;
+        invariants::hold(bed).await?;
+        ensure!(bed.item(item).await?["reserved"] == 160);
+        Ok(())
+    }))
+}
+
+#[test]
+fn rows_that_a_frozen_sweeper_has_locked_are_swept_by_another_within_seconds() -> Result<()> {
+    const SOON: Duration = Duration::from_secs(8);
+    let plan = Plan::default().alone().set(Service::CreateOrder, "ORDER_DEADLINE_SECONDS", "3");
+    block_on(plan.run(async |bed| {
+        bed.services[&Service::Store].terminate().await?;
+        let placed = try_join_all((0..10).map(|_| bed.place(&order_for(1)))).await?;
+        let mut lock = bed.sql(Cluster::CreateOrder).begin().await?;
+        sqlx::raw_sql("LOCK TABLE outbox IN SHARE MODE").execute(&mut *lock).await?;
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                     AND wait_event_type = 'Lock' AND query LIKE 'INSERT INTO outbox%'";
+        until("the sweeper waits amid its transaction", async || {
+            Ok(bed.number(Cluster::CreateOrder, waits).await? == 1)
+        })
+        .await?;
+        let frozen = &bed.services[&Service::CreateOrder];
+        frozen.pause()?;
+        let since = Instant::now();
+        lock.rollback().await?;
+        let second = bed.instance(Service::CreateOrder, free_port()?, "service-create-order-2");
+        second.start()?;
+        until("another instance resets the orders", async || {
+            let reset = "SELECT count(*) FROM orders WHERE state = 3";
+            Ok(bed.number(Cluster::CreateOrder, reset).await? == 10)
+        })
+        .await?;
+        ensure!(since.elapsed() < SOON, "after {:?}", since.elapsed());
+        frozen.resume()?;
+        bed.start(Service::Store).await?;
+        for order in placed {
+            bed.reaches(order, "CANCELLED").await?;
+        }
+        invariants::hold(bed).await
+    }))
+}
+
+#[test]
+fn an_instance_frozen_while_it_migrates_holds_up_no_other() -> Result<()> {
+    block_on(Plan::default().idle().run(async |bed| {
+        bed.apply_topics().await?;
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                     AND application_name = 'migrations' AND wait_event_type = 'Lock'";
+        // Its first statement under the lock of all migrations waits for this table.
+        let mut transaction = bed.sql(Cluster::CreateOrder).begin().await?;
+        sqlx::raw_sql("CREATE TABLE _sqlx_migrations ()").execute(&mut *transaction).await?;
+        let frozen = &bed.services[&Service::CreateOrder];
+        frozen.start()?;
+        until("the migration waits", async || {
+            Ok(bed.number(Cluster::CreateOrder, waits).await? == 1)
+        })
+        .await?;
+        frozen.pause()?;
+        transaction.rollback().await?;
+        let second = bed.instance(Service::CreateOrder, free_port()?, "service-create-order-2");
+        second.start()?;
+        second.wait_ready(WITHIN).await?;
+        frozen.resume()?;
+        frozen.wait_ready(WITHIN).await
+    }))
 }
 
 #[test]
