@@ -1,5 +1,4 @@
-//! The deadline sweeper: no order waits for ever on a store that is silent. It also forgets
-//! idempotency keys whose time is over.
+//! The deadline sweeper: no order waits for ever on a store that is silent.
 
 use std::time::Duration;
 
@@ -14,9 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::db;
 
-/// Orders reset, and keys forgotten, by one transaction.
+/// Orders reset by one transaction.
 const ORDERS: i64 = 1_000;
-const KEYS: i64 = 5_000;
 /// How long a transaction may take.
 const LIMIT: Duration = Duration::from_secs(8);
 
@@ -45,7 +43,6 @@ impl Sweeper {
             while self.step("resetting overdue orders", self.reset_overdue()).await
                 && !stop.is_cancelled()
             {}
-            while self.step("forgetting keys", self.forget_keys()).await && !stop.is_cancelled() {}
         }
         Ok(())
     }
@@ -56,13 +53,6 @@ impl Sweeper {
             tracing::warn!(error = format!("{error:#}"), "{what} failed");
             false
         })
-    }
-
-    async fn forget_keys(&self) -> anyhow::Result<bool> {
-        let mut lease = Lease::take(&self.pool).await?;
-        let forgotten = db::forget_keys(&mut lease, clock::now(), KEYS).await?;
-        lease.keep();
-        Ok(forgotten == KEYS.unsigned_abs())
     }
 
     async fn reset_overdue(&self) -> anyhow::Result<bool> {
