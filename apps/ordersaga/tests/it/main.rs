@@ -28,3 +28,4 @@ mod scaling;
 mod secure;
 mod session;
 mod trace;
+mod up;
