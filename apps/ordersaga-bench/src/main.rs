@@ -1,13 +1,8 @@
 //! `ordersaga bench`: measures the whole system on a stack of its own, and in the same run what
 //! the machine would allow at the most.
 
-/// Prints a line. Nothing is wrong when nobody reads it, as after `| head`.
-macro_rules! say {
-    ($($text:tt)*) => {{
-        use std::io::Write;
-        let _ = writeln!(std::io::stdout(), $($text)*);
-    }};
-}
+#[macro_use]
+extern crate ordersaga_terminal;
 
 mod arguments;
 mod audit;
@@ -27,7 +22,6 @@ mod suite;
 mod system;
 mod tables;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -40,8 +34,7 @@ async fn main() -> ExitCode {
     match run(&Arguments::parse()).await {
         Ok(code) => code,
         Err(error) => {
-            // There is no other place left to say it.
-            let _ = writeln!(std::io::stderr(), "ordersaga bench: {error:#}");
+            say_error!("ordersaga bench: {error:#}");
             ExitCode::from(2)
         }
     }

@@ -1,13 +1,8 @@
 //! `ordersaga chaos`: runs the whole system under load and faults, and checks from outside that it
 //! kept its promises.
 
-/// Prints a line. Nothing is wrong when nobody reads it, as after `| head`.
-macro_rules! say {
-    ($($text:tt)*) => {{
-        use std::io::Write;
-        let _ = writeln!(std::io::stdout(), $($text)*);
-    }};
-}
+#[macro_use]
+extern crate ordersaga_terminal;
 
 mod disk;
 mod follow;
@@ -20,7 +15,6 @@ mod schedule;
 mod system;
 mod workload;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -70,8 +64,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(error) => {
-            // There is no other place left to say it.
-            let _ = writeln!(std::io::stderr(), "ordersaga chaos: {error:#}");
+            say_error!("ordersaga chaos: {error:#}");
             ExitCode::from(2)
         }
     }

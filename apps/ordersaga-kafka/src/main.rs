@@ -1,13 +1,8 @@
 //! The part of the `ordersaga` tool that speaks to the broker. It is a program of its own because
 //! librdkafka needs a C++ compiler and make, which the tool itself installs where they are missing.
 
-/// Prints a line. Nothing is wrong when nobody reads it, as after `| head`.
-macro_rules! say {
-    ($($text:tt)*) => {{
-        use std::io::Write;
-        let _ = writeln!(std::io::stdout(), $($text)*);
-    }};
-}
+#[macro_use]
+extern crate ordersaga_terminal;
 
 mod access;
 #[cfg(test)]
@@ -16,7 +11,6 @@ mod dlq;
 mod schemas;
 mod topics;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -68,8 +62,7 @@ async fn main() -> ExitCode {
     match run(arguments.command).await {
         Ok(code) => code,
         Err(error) => {
-            // There is no other place left to say it.
-            let _ = writeln!(std::io::stderr(), "ordersaga-kafka: {error:#}");
+            say_error!("ordersaga-kafka: {error:#}");
             ExitCode::FAILURE
         }
     }

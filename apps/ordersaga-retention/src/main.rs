@@ -1,18 +1,12 @@
 //! Removes the facts of old, finished orders from the shards. Their status is 404 from then on;
 //! the orders themselves and what the store decided stay where they are.
 
-/// Prints a line. Nothing is wrong when nobody reads it, as after `| head`.
-macro_rules! say {
-    ($($text:tt)*) => {{
-        use std::io::Write;
-        let _ = writeln!(std::io::stdout(), $($text)*);
-    }};
-}
+#[macro_use]
+extern crate ordersaga_terminal;
 
 mod config;
 mod db;
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -34,8 +28,7 @@ async fn main() -> ExitCode {
     match run(&Config::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // There is no other place left to say it.
-            let _ = writeln!(std::io::stderr(), "ordersaga-retention: {error:#}");
+            say_error!("ordersaga-retention: {error:#}");
             ExitCode::FAILURE
         }
     }

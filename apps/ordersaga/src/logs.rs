@@ -1,9 +1,11 @@
-//! `logs`: hands over to tail.
+//! `logs`: what tail finds, as plain text.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
+use ordersaga_terminal::plain;
 
 use crate::state::Folder;
 
@@ -29,7 +31,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.follow {
         command.arg("--follow=name").arg("--retry");
     }
-    let status = command.args(files).status().context("cannot start tail")?;
+    let mut tail =
+        command.args(files).stdout(Stdio::piped()).spawn().context("cannot start tail")?;
+    let output = tail.stdout.take().context("tail has no output")?;
+    // Logs repeat what anybody sent.
+    let mut shown = std::io::stdout();
+    for line in BufReader::new(output).split(b'\n') {
+        if writeln!(shown, "{}", plain(&String::from_utf8_lossy(&line?))).is_err() {
+            // Nobody reads it any more, as after `| head`.
+            tail.kill()?;
+        }
+    }
+    let status = tail.wait()?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

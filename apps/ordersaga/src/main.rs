@@ -1,12 +1,7 @@
 //! `ordersaga`: brings the whole system up on one machine, tries it, tests it and takes it down.
 
-/// Prints a line. Nothing is wrong when nobody reads it, as after `| head`.
-macro_rules! say {
-    ($($text:tt)*) => {{
-        use std::io::Write;
-        let _ = writeln!(std::io::stdout(), $($text)*);
-    }};
-}
+#[macro_use]
+extern crate ordersaga_terminal;
 
 mod bench;
 mod capacity;
@@ -35,7 +30,6 @@ mod test;
 mod topics;
 mod up;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -97,8 +91,7 @@ async fn main() -> ExitCode {
     match run(Arguments::parse().command).await {
         Ok(code) => code,
         Err(error) => {
-            // There is no other place left to say it.
-            let _ = writeln!(std::io::stderr(), "ordersaga: {error:#}");
+            say_error!("ordersaga: {error:#}");
             ExitCode::FAILURE
         }
     }

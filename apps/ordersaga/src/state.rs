@@ -86,6 +86,8 @@ pub(crate) struct Running {
     pub(crate) pid: Option<u32>,
     /// Services say themselves whether they are ready.
     pub(crate) is_service: bool,
+    /// How often it was started again after it had ended by itself.
+    pub(crate) restarts: u32,
 }
 
 /// The content of `stack.json`.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use comfy_table::{ContentArrangement, Table, presets};
-use ordersaga_devstack::{Cluster, Service, is_free, is_ready, resident_bytes};
+use ordersaga_devstack::{Cluster, is_free, is_ready, resident_bytes};
 
 use crate::state::{Folder, Phase, Running, State};
 
@@ -19,15 +19,16 @@ pub(crate) async fn show(folder: &Path) -> Result<ExitCode> {
         say!("Nothing runs on {}.", folder.display());
         return Ok(ExitCode::FAILURE);
     };
-    let mut table = table(&["process", "pid", "memory", "port", "state"]);
+    let mut table = table(&["process", "pid", "memory", "port", "state", "restarts"]);
     let mut all_ready = state.phase == Phase::Ready;
     let own = resident_bytes(state.supervisor).saturating_sub(below(&state));
-    table.add_row(row("supervisor", Some(state.supervisor), own, "", phase(state.phase)));
+    table.add_row(row("supervisor", Some(state.supervisor), own, ["", phase(state.phase), ""]));
     for process in &state.processes {
         let (word, ready) = condition(process).await;
         all_ready &= ready;
         let memory = process.pid.map_or(0, resident_bytes);
-        table.add_row(row(&process.name, process.pid, memory, &process.port.to_string(), word));
+        let (port, restarts) = (process.port.to_string(), process.restarts.to_string());
+        table.add_row(row(&process.name, process.pid, memory, [&port, word, &restarts]));
     }
     say!("{table}");
     say!("{}", addresses(&state));
@@ -59,10 +60,11 @@ async fn condition(process: &Running) -> (&'static str, bool) {
     (word, ready)
 }
 
-fn row(name: &str, pid: Option<u32>, memory: u64, port: &str, state: &str) -> Vec<String> {
+fn row(name: &str, pid: Option<u32>, memory: u64, others: [&str; 3]) -> Vec<String> {
     let pid = pid.map_or_else(String::new, |pid| pid.to_string());
     let memory = format!("{} MiB", memory / (1024 * 1024));
-    vec![name.to_owned(), pid, memory, port.to_owned(), state.to_owned()]
+    let [port, state, restarts] = others;
+    [name, &pid, &memory, port, state, restarts].map(str::to_owned).into()
 }
 
 fn table(header: &[&str]) -> Table {
@@ -77,10 +79,10 @@ fn table(header: &[&str]) -> Table {
 /// Where everything is, without passwords.
 pub(crate) fn addresses(state: &State) -> String {
     let mut table = table(&["what", "where"]);
-    for service in Service::ALL {
-        let port = service.port();
+    for service in state.processes.iter().filter(|process| process.is_service) {
+        let port = service.port;
         table.add_row([
-            service.name(),
+            &service.name,
             &format!("http://localhost:{port}/  (Swagger UI; also /metrics, /ready)"),
         ]);
     }

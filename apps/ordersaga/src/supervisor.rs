@@ -1,18 +1,25 @@
 //! The process that owns a running stack: starts it in order, watches it, stops it in reverse.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use futures_util::future::{join_all, try_join_all};
 use ordersaga_devstack::{
-    Databases, Part, Parts, Report, Service, ServiceProcess, Stack, TemporaryFolder, is_free,
-    service_env,
+    Databases, Member, Parts, Report, Service, ServiceProcess, Stack, TemporaryFolder, is_free,
+    service_env, tail,
 };
+use ordersaga_terminal::brief;
+use parking_lot::Mutex;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
 
 use crate::progress::{report, seconds};
-use crate::restarts::Restarts;
+use crate::restarts::{Next, Restarts};
 use crate::state::{Lock, Phase, Running, State};
 use crate::{status, topics};
 
@@ -22,6 +29,9 @@ const BROKER_PORT: u16 = 9092;
 const LOOK: Duration = Duration::from_millis(250);
 /// Services migrate and join their groups before they are ready.
 const READY: Duration = Duration::from_secs(90);
+
+/// Columns of a line of a log that is shown.
+const COLUMNS: usize = 300;
 
 /// Where the stack's data are.
 #[derive(Debug)]
@@ -57,24 +67,28 @@ pub(crate) struct Arguments {
     /// The data go with the process
     #[arg(long)]
     remove: bool,
+    /// Everything on free ports, for tests
+    #[arg(long)]
+    free_ports: bool,
 }
 
 /// Runs a stack in a session of its own, which no terminal ends.
 pub(crate) async fn detached(arguments: Arguments) -> Result<ExitCode> {
     rustix::process::setsid()?;
-    run(Home::new(arguments.data, arguments.remove)?).await
+    let home = Home::new(arguments.data, arguments.remove)?;
+    run(home, if arguments.free_ports { Ports::Free } else { Ports::Usual }).await
 }
 
 /// Runs a stack until a signal asks it to stop.
-pub(crate) async fn run(home: Home) -> Result<ExitCode> {
+pub(crate) async fn run(home: Home, use_ports: Ports) -> Result<ExitCode> {
     let Some(_lock) = Lock::take(home.path())? else {
         bail!("a stack is running already on {}", home.path().display());
     };
     let report = report();
     let begin = Instant::now();
     let mut stop = Stop::new()?;
-    let mut whole = tokio::select! {
-        started = Whole::start(home.path(), &report) => started?,
+    let whole = tokio::select! {
+        started = Whole::start(home.path(), use_ports, &report) => started?,
         name = stop.asked() => bail!("{name} came before everything was ready"),
     };
     report.note(&format!("Everything is ready after {}.", seconds(begin.elapsed())));
@@ -83,11 +97,11 @@ pub(crate) async fn run(home: Home) -> Result<ExitCode> {
     // Last: who waits for a start in the background sees this and lets go.
     whole.state(Phase::Ready).save()?;
     let name = tokio::select! {
-        failed = whole.watch(&report) => return failed,
+        never = whole.watch(&report) => match never {},
         name = stop.asked() => name,
     };
     report.note(&format!("Stopping ({name})."));
-    whole.state(Phase::Stopping).save()?;
+    whole.save(Phase::Stopping, &report);
     let stopped = whole.stop(&report).await;
     State::remove(home.path());
     stopped?;
@@ -120,22 +134,32 @@ impl Stop {
     }
 }
 
+/// Where services and broker listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ports {
+    /// Where everybody expects them.
+    Usual,
+    /// Wherever nobody else does.
+    Free,
+}
+
 /// Parts and services together.
 struct Whole {
     // Services end before the parts that they use.
-    services: Vec<Watched>,
+    services: BTreeMap<Service, ServiceProcess>,
     stack: Stack,
-}
-
-struct Watched {
-    process: ServiceProcess,
-    restarts: Restarts,
+    restarts: BTreeMap<String, Mutex<Restarts>>,
 }
 
 impl Whole {
-    async fn start(folder: &Path, report: &Report) -> Result<Self> {
-        check_ports()?;
-        let parts = Parts::open(folder, Some(BROKER_PORT))?;
+    async fn start(folder: &Path, use_ports: Ports, report: &Report) -> Result<Self> {
+        let parts = match use_ports {
+            Ports::Usual => {
+                check_ports()?;
+                Parts::open(folder, Some(BROKER_PORT))?
+            }
+            Ports::Free => Parts::open(folder, None)?,
+        };
         let state = State {
             supervisor: std::process::id(),
             phase: Phase::Starting,
@@ -151,56 +175,82 @@ impl Whole {
             report.step("Databases", stack.parts().provision("")),
             report.step("Topics", make_topics),
         )?;
-        let services = Service::ALL.map(|service| watched(service, &databases, stack.parts()));
-        let services = Vec::from(services);
-        let [a, b, c] = [0, 1, 2].map(|index| start_service(&services[index].process, report));
-        tokio::try_join!(a, b, c)?;
-        Ok(Self { services, stack })
+        let services = services(use_ports, &databases, stack.parts())?;
+        try_join_all(services.values().map(|service| start_service(service, report))).await?;
+        let mut whole = Self { services, stack, restarts: BTreeMap::new() };
+        let names = whole.members().map(|member| (member.name().to_owned(), Mutex::default()));
+        whole.restarts = names.collect();
+        Ok(whole)
+    }
+
+    fn members(&self) -> impl Iterator<Item = Member<'_>> {
+        let parts = self.stack.all().iter().map(Member::Part);
+        parts.chain(self.services.values().map(Member::Service))
     }
 
     fn state(&self, phase: Phase) -> State {
-        let parts = self.stack.all().iter().map(|part| Running {
-            name: part.name().to_owned(),
-            port: part.port(),
-            pid: part.pid(),
-            is_service: false,
-        });
-        let services = self.services.iter().map(|service| Running {
-            name: service.process.name().to_owned(),
-            port: service.process.port(),
-            pid: service.process.pid(),
-            is_service: true,
+        let processes = self.members().map(|member| Running {
+            name: member.name().to_owned(),
+            port: member.port(),
+            pid: member.pid(),
+            is_service: member.is_service(),
+            restarts: self.restarts[member.name()].lock().count(),
         });
         State {
             supervisor: std::process::id(),
             phase,
             parts: self.stack.parts().clone(),
-            processes: parts.chain(services).collect(),
+            processes: processes.collect(),
         }
     }
 
-    /// Says what ends by itself, and starts services again. Only returns when it cannot go on.
-    async fn watch(&mut self, report: &Report) -> Result<ExitCode> {
-        let mut ended: Vec<String> = Vec::new();
+    /// Starts again what ends by itself, each on its own: one that cannot be started again keeps no
+    /// other from it.
+    async fn watch(&self, report: &Report) -> Infallible {
+        let keep = self.members().map(|member| self.keep(member, report));
+        join_all(keep).await;
+        // None of them ends.
+        std::future::pending().await
+    }
+
+    async fn keep(&self, member: Member<'_>, report: &Report) -> Infallible {
+        let restarts = &self.restarts[member.name()];
         loop {
-            tokio::time::sleep(LOOK).await;
-            let mut changed = false;
-            for part in self.stack.all() {
-                changed |= look_at_part(part, &mut ended, report);
+            sleep(LOOK).await;
+            if member.pid().is_some() {
+                continue;
             }
-            for service in &mut self.services {
-                changed |= service.look(report)?;
+            let ended = member.exited().map_or_else(|| "unseen".to_owned(), |how| how.to_string());
+            let mut why = format!("has ended by itself ({ended})");
+            loop {
+                let next = restarts.lock().ended(Instant::now());
+                self.save(Phase::Ready, report);
+                report.note(&news(member, &why, next));
+                sleep(next.pause).await;
+                restarts.lock().starts(Instant::now());
+                match member.start_again().await {
+                    Ok(()) => break,
+                    // It runs and takes its time: there is nothing to start.
+                    Err(_) if member.pid().is_some() => break,
+                    Err(error) => why = format!("could not be started: {}", reason(&error)),
+                }
             }
-            if changed {
-                self.state(Phase::Ready).save()?;
-            }
+            restarts.lock().started();
+            self.save(Phase::Ready, report);
+            report.note(&format!("{} is started again.", member.name()));
+        }
+    }
+
+    /// Tells the other commands. What keeps it from that keeps nothing from running.
+    fn save(&self, phase: Phase, report: &Report) {
+        if let Err(error) = self.state(phase).save() {
+            report.note(&format!("`status` shows what was: {error:#}"));
         }
     }
 
     async fn stop(&self, report: &Report) -> Result<()> {
-        let stop = async |service: &Watched| service.process.terminate().await;
-        let [a, b, c] = [0, 1, 2].map(|index| stop(&self.services[index]));
-        let services = report.step("Services", async { tokio::try_join!(a, b, c) }).await;
+        let stop = try_join_all(self.services.values().map(ServiceProcess::terminate));
+        let services = report.step("Services", stop).await;
         // The parts are stopped cleanly even when a service was not.
         self.stack.stop(report).await?;
         services.map(drop)
@@ -216,14 +266,22 @@ fn check_ports() -> Result<()> {
     Ok(())
 }
 
-fn watched(service: Service, databases: &Databases, parts: &Parts) -> Watched {
+fn services(
+    use_ports: Ports,
+    databases: &Databases,
+    parts: &Parts,
+) -> Result<BTreeMap<Service, ServiceProcess>> {
     let (broker, redis) = (parts.broker_address(), parts.redis_url());
-    let environment = service_env(service, databases, &broker, &redis, "", service.port());
-    let log = parts.folder.join("logs").join(format!("{service}.log"));
-    Watched {
-        process: ServiceProcess::new(service, environment, log),
-        restarts: Restarts::default(),
+    let logs = parts.folder.join("logs");
+    if use_ports == Ports::Free {
+        return ServiceProcess::trio(databases, &broker, &redis, "", &logs);
     }
+    let usual = Service::ALL.map(|service| {
+        let environment = service_env(service, databases, &broker, &redis, "", service.port());
+        let log = logs.join(format!("{service}.log"));
+        (service, ServiceProcess::new(service, environment, log))
+    });
+    Ok(usual.into())
 }
 
 async fn start_service(process: &ServiceProcess, report: &Report) -> Result<()> {
@@ -234,40 +292,20 @@ async fn start_service(process: &ServiceProcess, report: &Report) -> Result<()> 
     report.step(process.name(), start).await
 }
 
-/// Says once that a part has ended. It is not started again: it holds data, and why it ended is
-/// for a person to see.
-fn look_at_part(part: &Part, ended: &mut Vec<String>, report: &Report) -> bool {
-    if part.pid().is_some() || ended.iter().any(|name| name == part.name()) {
-        return false;
+/// What to say of a process that does not run; with the end of its log when it keeps ending.
+fn news(member: Member<'_>, why: &str, next: Next) -> String {
+    let (log, pause) = (member.log(), seconds(next.pause));
+    let mut news = format!("{} {why}; see {}. Again in {pause}.", member.name(), log.display());
+    if let Some(times) = next.many {
+        let _ = write!(news, " That was {times} times in a row; its log ends:");
+        for line in tail(log).lines() {
+            let _ = write!(news, "\n  {}", brief(line, COLUMNS));
+        }
     }
-    ended.push(part.name().to_owned());
-    let log = part.log().display();
-    report.note(&format!(
-        "{} has ended by itself; see {log}. Stop the stack and start it again.",
-        part.name()
-    ));
-    true
+    news
 }
 
-impl Watched {
-    fn look(&mut self, report: &Report) -> Result<bool> {
-        let now = Instant::now();
-        let Some(status) = self.process.exited() else {
-            return Ok(false);
-        };
-        if self.restarts.is_due(now) {
-            self.process.start()?;
-            self.restarts.started(now);
-            report.note(&format!("{} is started again.", self.process.name()));
-            return Ok(true);
-        }
-        let Some(pause) = self.restarts.ended(now) else {
-            return Ok(false);
-        };
-        let (name, log) = (self.process.name(), self.process.log().display());
-        let pause = seconds(pause);
-        report
-            .note(&format!("{name} has ended by itself ({status}); see {log}. Again in {pause}."));
-        Ok(true)
-    }
+/// An error without the end of the log that it may carry.
+fn reason(error: &anyhow::Error) -> String {
+    format!("{error:#}").lines().next().unwrap_or_default().to_owned()
 }

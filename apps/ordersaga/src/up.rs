@@ -6,7 +6,7 @@ use anyhow::Result;
 use ordersaga_devstack::TemporaryFolder;
 
 use crate::state::{self, Folder};
-use crate::supervisor::{self, Home};
+use crate::supervisor::{self, Home, Ports};
 use crate::{cargo, detach, install, status};
 
 /// Arguments of `up`.
@@ -37,5 +37,5 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     if arguments.detach {
         return detach::run(&folder, arguments.ephemeral).await;
     }
-    supervisor::run(Home::new(folder, arguments.ephemeral)?).await
+    supervisor::run(Home::new(folder, arguments.ephemeral)?, Ports::Usual).await
 }

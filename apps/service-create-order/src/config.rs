@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Parser;
-use ordersaga_runtime::config::{self};
+use ordersaga_runtime::config::{self, IdempotencyConfig};
 use ordersaga_runtime::service::ServiceConfig;
 
 /// Takes and cancels orders, and closes or expires them by what the other services answer.
@@ -12,15 +12,14 @@ use ordersaga_runtime::service::ServiceConfig;
 pub(crate) struct Config {
     #[command(flatten)]
     pub(crate) service: ServiceConfig,
+    #[command(flatten)]
+    pub(crate) idempotency: IdempotencyConfig,
     /// Seconds the store has to answer; then the order is reset.
     #[arg(long, env = "ORDER_DEADLINE_SECONDS", default_value = "60", value_parser = config::seconds)]
     pub(crate) order_deadline_seconds: Duration,
     /// Milliseconds between two looks for orders past their deadline.
     #[arg(long, env = "SWEEP_INTERVAL_MS", default_value = "1000", value_parser = config::milliseconds)]
     pub(crate) sweep_interval_ms: Duration,
-    /// Seconds an Idempotency-Key is remembered.
-    #[arg(long, env = "IDEMPOTENCY_TTL_SECONDS", default_value = "86400", value_parser = config::seconds)]
-    pub(crate) idempotency_ttl_seconds: Duration,
     /// Events that may wait for the broker, some 200 bytes each; above this, orders are answered
     /// 503, and above twice this cancels too. Counted once a second: what comes within one goes over it.
     #[arg(long, env = "OUTBOX_LIMIT", default_value = "1000000")]

@@ -2,10 +2,9 @@
 //! the caller's transaction.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use ordersaga_contract::{Order, OrderId};
 use ordersaga_runtime::outbox::Batch;
 use ordersaga_runtime::postgres::UnknownCode;
@@ -45,14 +44,6 @@ pub(crate) fn show_metrics() {
 pub(crate) struct NewOrder {
     pub(crate) order: Order,
     pub(crate) traceparent: Option<String>,
-}
-
-/// An idempotency key and what it stands for: the order that a request made, or cancelled.
-#[derive(Debug, Clone)]
-pub(crate) struct ClaimedKey {
-    pub(crate) key: String,
-    pub(crate) fingerprint: Vec<u8>,
-    pub(crate) order_id: OrderId,
 }
 
 /// Takes the next ids. They stay taken if the transaction fails: ids count from 1, with gaps.
@@ -150,70 +141,6 @@ pub(crate) async fn known_orders(
             .await
             .context("looking for orders to cancel")?;
     known.into_iter().map(|id| Ok(id.try_into()?)).collect()
-}
-
-/// Claims keys that nobody holds or whose time is over, and returns who holds each of `keys` now.
-pub(crate) async fn claim_keys(
-    connection: &mut PgConnection,
-    claims: &[ClaimedKey],
-    keys: &[&str],
-    now: DateTime<Utc>,
-    ttl: Duration,
-) -> anyhow::Result<HashMap<String, ClaimedKey>> {
-    if keys.is_empty() {
-        return Ok(HashMap::new());
-    }
-    // In one order everywhere: two instances that claim the same keys must not deadlock.
-    let claims: BTreeMap<_, _> = claims.iter().map(|claim| (claim.key.as_str(), claim)).collect();
-    sqlx::query(
-        "INSERT INTO idempotency_key AS k (key, fingerprint, order_id, expires_at) \
-         SELECT key, fingerprint, order_id, $4 \
-         FROM unnest($1::text[], $2::bytea[], $3::bigint[]) u (key, fingerprint, order_id) \
-         ON CONFLICT (key) DO UPDATE SET fingerprint = excluded.fingerprint, \
-             order_id = excluded.order_id, expires_at = excluded.expires_at \
-         WHERE k.expires_at <= $5",
-    )
-    .bind(claims.keys().copied().collect::<Vec<_>>())
-    .bind(claims.values().map(|claim| claim.fingerprint.clone()).collect::<Vec<_>>())
-    .bind(claims.values().map(|claim| claim.order_id.get()).collect::<Vec<_>>())
-    .bind(now + TimeDelta::from_std(ttl)?)
-    .bind(now)
-    .execute(&mut *connection)
-    .await
-    .context("claiming idempotency keys")?;
-    // A statement of its own: it sees the holder whose commit the first one waited for.
-    let holders: Vec<(String, Vec<u8>, i64)> = sqlx::query_as(
-        "SELECT key, fingerprint, order_id FROM idempotency_key \
-         WHERE key = ANY($1) AND expires_at > $2",
-    )
-    .bind(keys)
-    .bind(now)
-    .fetch_all(connection)
-    .await?;
-    holders
-        .into_iter()
-        .map(|(key, fingerprint, order_id)| {
-            Ok((key.clone(), ClaimedKey { key, fingerprint, order_id: order_id.try_into()? }))
-        })
-        .collect()
-}
-
-/// Forgets up to `limit` keys whose time is over; returns how many.
-pub(crate) async fn forget_keys(
-    connection: &mut PgConnection,
-    now: DateTime<Utc>,
-    limit: i64,
-) -> anyhow::Result<u64> {
-    let forgotten = sqlx::query(
-        "DELETE FROM idempotency_key WHERE key = ANY(ARRAY( \
-             SELECT key FROM idempotency_key WHERE expires_at <= $1 LIMIT $2))",
-    )
-    .bind(now)
-    .bind(limit)
-    .execute(connection)
-    .await
-    .context("forgetting idempotency keys")?;
-    Ok(forgotten.rows_affected())
 }
 
 /// Orders still waiting for the store that were placed before `placed_before`, by their ids, from

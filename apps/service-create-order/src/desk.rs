@@ -9,16 +9,16 @@ use chrono::{DateTime, Utc};
 use ordersaga_contract::{ClientId, EventKind, ItemId, Order, OrderId, Quantity, SellerId};
 use ordersaga_runtime::backoff::Backoff;
 use ordersaga_runtime::group_commit::Batches;
+use ordersaga_runtime::idempotency::{Claim, Keys};
 use ordersaga_runtime::outbox::{Batch, Outbox};
 use ordersaga_runtime::postgres::Lease;
 use ordersaga_runtime::{clock, crash};
 use ordersaga_saga::order::Input;
-use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgPool};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::db::{self, Advanced, ClaimedKey, NewOrder};
+use crate::db::{self, Advanced, NewOrder};
 
 /// Commands in one transaction, at the most.
 pub(crate) const BATCH: usize = 1_000;
@@ -65,7 +65,7 @@ pub(crate) enum Answer {
 pub(crate) struct Desk {
     pool: PgPool,
     outbox: Outbox,
-    key_ttl: Duration,
+    keys: Keys,
 }
 
 impl Key {
@@ -88,20 +88,19 @@ impl Command {
     }
 
     /// What makes two requests the same request.
-    fn fingerprint(&self) -> Vec<u8> {
-        let text = match self {
+    fn request(&self) -> String {
+        match self {
             Self::Place(Placement { item_id, seller_id, client_id, quantity, .. }) => {
                 format!("create {item_id} {seller_id} {client_id} {quantity}")
             }
             Self::Cancel { order, .. } => format!("cancel {order}"),
-        };
-        Sha256::digest(text).to_vec()
+        }
     }
 }
 
 impl Desk {
-    pub(crate) fn new(pool: PgPool, outbox: Outbox, key_ttl: Duration) -> Self {
-        Self { pool, outbox, key_ttl }
+    pub(crate) fn new(pool: PgPool, outbox: Outbox, keys: Keys) -> Self {
+        Self { pool, outbox, keys }
     }
 
     /// Commits batch after batch until stopped.
@@ -193,7 +192,7 @@ impl Desk {
         commands: &[Command],
         ids: &[OrderId],
         time: DateTime<Utc>,
-    ) -> anyhow::Result<HashMap<String, ClaimedKey>> {
+    ) -> anyhow::Result<HashMap<String, Claim>> {
         let cancelled: Vec<_> = commands
             .iter()
             .filter_map(|command| match command {
@@ -214,19 +213,18 @@ impl Desk {
             if let Some(order_id) = order_id
                 && claimed.insert(key)
             {
-                let fingerprint = command.fingerprint();
-                claims.push(ClaimedKey { key: key.to_owned(), fingerprint, order_id });
+                claims.push(Claim::new(key, &command.request(), order_id.get()));
             }
         }
         let keys: Vec<_> = keys.into_iter().collect();
-        db::claim_keys(transaction, &claims, &keys, time, self.key_ttl).await
+        self.keys.claim(transaction, &claims, &keys, time).await
     }
 
     async fn cancel(
         &self,
         transaction: &mut sqlx::PgConnection,
         commands: &[Command],
-        holders: &HashMap<String, ClaimedKey>,
+        holders: &HashMap<String, Claim>,
         answers: &mut [Answer],
         batch: &mut Batch,
     ) -> anyhow::Result<Advanced> {
@@ -261,13 +259,13 @@ impl Desk {
 fn decide(
     commands: &[Command],
     ids: &[OrderId],
-    holders: &HashMap<String, ClaimedKey>,
+    holders: &HashMap<String, Claim>,
     answers: &mut [Answer],
 ) -> anyhow::Result<Vec<NewOrder>> {
     let (mut ids, mut new) = (ids.iter(), Vec::new());
     for (command, answer) in commands.iter().zip(answers) {
         let holder = command.key().and_then(|key| holders.get(key));
-        let reused = holder.is_some_and(|holder| holder.fingerprint != command.fingerprint());
+        let reused = holder.is_some_and(|holder| !holder.is_for(&command.request()));
         if reused {
             *answer = Answer::KeyReused;
         }
@@ -276,7 +274,7 @@ fn decide(
         if reused {
             continue;
         }
-        let placed = holder.map_or(id, |holder| holder.order_id);
+        let placed = holder.map_or(Ok(id), |holder| holder.id.try_into())?;
         *answer = Answer::Placed(placed);
         if placed == id {
             let traceparent = placement.traceparent.clone();

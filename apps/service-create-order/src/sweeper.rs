@@ -1,5 +1,4 @@
-//! The deadline sweeper: no order waits for ever on a store that is silent. It also forgets
-//! idempotency keys whose time is over.
+//! The deadline sweeper: no order waits for ever on a store that is silent.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -18,9 +17,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::db;
 
-/// Orders reset, and keys forgotten, by one transaction.
+/// Orders reset by one transaction.
 const ORDERS: i64 = 1_000;
-const KEYS: i64 = 5_000;
 /// How long a transaction may take.
 const LIMIT: Duration = Duration::from_secs(8);
 
@@ -57,24 +55,8 @@ impl Sweeper {
             if let Err(error) = self.reset_overdue(&stop).await {
                 tracing::warn!(error = format!("{error:#}"), "resetting overdue orders failed");
             }
-            while self.step("forgetting keys", self.forget_keys()).await && !stop.is_cancelled() {}
         }
         Ok(())
-    }
-
-    /// Does one bounded step; true if there may be more to do.
-    async fn step(&self, what: &str, step: impl Future<Output = anyhow::Result<bool>>) -> bool {
-        within(LIMIT, step).await.unwrap_or_else(|error| {
-            tracing::warn!(error = format!("{error:#}"), "{what} failed");
-            false
-        })
-    }
-
-    async fn forget_keys(&self) -> anyhow::Result<bool> {
-        let mut lease = Lease::take(&self.pool).await?;
-        let forgotten = db::forget_keys(&mut lease, clock::now(), KEYS).await?;
-        lease.keep();
-        Ok(forgotten == KEYS.unsigned_abs())
     }
 
     /// Resets all orders past their deadline. One that the database refuses holds up no other: it

@@ -169,11 +169,11 @@ impl Api {
         Self { shards, waiters, grace, stop }
     }
 
-    /// The status, as soon as it is decided or the time is over; `None` for an unknown order.
+    /// The status, as soon as nothing more is waited for; `None` for an unknown order.
     async fn await_status(
         &self,
         order: OrderId,
-        wait: Option<Duration>,
+        patience: Patience,
     ) -> anyhow::Result<Option<OrderStatus>> {
         let start = Instant::now();
         let waiting = self.waiters.listen(order);
@@ -182,17 +182,10 @@ impl Api {
             let mut news = std::pin::pin!(waiting.news.notified());
             news.as_mut().enable();
             let status = self.shards.history(order).await?.and_then(|h| self.present(&h));
-            let until = match (&status, wait) {
-                (Some(status), _) if !matches!(status.step, StepName::UnderReservation) => start,
-                (None, Some(wait)) => start + wait.max(self.grace),
-                (Some(_), Some(wait)) => start + wait,
-                // Whoever asks right after the create is told how it went, not that it began.
-                (Some(status), None) if !is_older(status.update_date, self.grace) => {
-                    start + self.grace
-                }
-                (Some(_), None) => start,
-                (None, None) => start + self.grace,
-            };
+            let known = status
+                .as_ref()
+                .map(|status| (status.step.into(), is_older(status.update_date, self.grace)));
+            let until = start + patience.limit(known, self.grace);
             let now = Instant::now();
             if now >= until || self.stop.is_cancelled() {
                 return Ok(status);
@@ -214,11 +207,7 @@ impl Api {
             seller_id: order.seller_id.get(),
             client_id: order.client_id.get(),
             quantity: order.quantity.get(),
-            step: match folded.step {
-                Step::UnderReservation => StepName::UnderReservation,
-                Step::Shipping => StepName::Shipping,
-                Step::Cancelled => StepName::Cancelled,
-            },
+            step: folded.step.into(),
             is_reserved: folded.is_reserved,
             is_cancelled: folded.is_cancelled,
             reason: folded.cancellation.map(|end| end.reason.into()),
@@ -240,18 +229,26 @@ enum Tag {
 impl Api {
     /// An order's status
     ///
-    /// The answer waits until the order is SHIPPING or CANCELLED or `wait_ms` are over. Without
-    /// `wait_ms` only an order that is new or not heard of yet is waited for, and only a moment
-    /// (half a second unless configured otherwise): its events are on their way.
+    /// The answer waits until the order is SHIPPING or CANCELLED, or at the step that `wait_for`
+    /// names, or `wait_ms` are over. A step that is past is not waited for: the steps come in the
+    /// order `UNDER_RESERVATION`, `SHIPPING`, `CANCELLED`, and an order may skip some. Without `wait_ms`
+    /// only an order that is new or not heard of yet, or a step that `wait_for` names, is waited
+    /// for, and only a moment (half a second unless configured otherwise): its events are on their
+    /// way.
     #[oai(path = "/api/v1/status", method = "get", operation_id = "order_status")]
     async fn status(
         &self,
         order_id: Query<Id>,
-        /// Longest time to wait for SHIPPING or CANCELLED, in milliseconds.
+        /// Longest time to wait, in milliseconds.
         wait_ms: Query<Option<Bounded<0, LONGEST_WAIT_MS>>>,
+        /// The step to wait for; without it SHIPPING or CANCELLED, whichever comes first.
+        wait_for: Query<Option<StepName>>,
     ) -> Result<Found, LookupFailure> {
-        let wait = wait_ms.0.map(|wait| Duration::from_millis(wait.get().unsigned_abs()));
-        let status = self.await_status(order_id.0.into(), wait).await;
+        let patience = Patience {
+            time: wait_ms.0.map(|wait| Duration::from_millis(wait.get().unsigned_abs())),
+            step: wait_for.0.map(Step::from),
+        };
+        let status = self.await_status(order_id.0.into(), patience).await;
         status
             .map_err(Failure::unavailable)?
             .map(|status| Found::Found(JsonBody(status)))
@@ -259,9 +256,54 @@ impl Api {
     }
 }
 
+/// What a request waits for.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    time: Option<Duration>,
+    step: Option<Step>,
+}
+
+impl Patience {
+    /// How long to wait, from the request's start, while this is what there is: a step, and whether
+    /// it was reached longer than `grace` ago.
+    fn limit(self, known: Option<(Step, bool)>, grace: Duration) -> Duration {
+        let wanted = self.step.unwrap_or(Step::Shipping);
+        match (known, self.time) {
+            // What is past does not come again.
+            (Some((step, _)), _) if step >= wanted => Duration::ZERO,
+            (None, Some(time)) => time.max(grace),
+            (Some(_), Some(time)) => time,
+            (Some((_, true)), None) if self.step.is_none() => Duration::ZERO,
+            // Whoever asks right after the create is told how it went, not that it began; whoever
+            // asks for a step right after the cancel, whether it worked.
+            (None | Some(_), None) => grace,
+        }
+    }
+}
+
 /// Whether something of that time is older than `age` now; clocks that differ make it look so.
 fn is_older(time: DateTime<Utc>, age: Duration) -> bool {
     (clock::now() - time).to_std().is_ok_and(|passed| passed > age)
+}
+
+impl From<Step> for StepName {
+    fn from(step: Step) -> Self {
+        match step {
+            Step::UnderReservation => Self::UnderReservation,
+            Step::Shipping => Self::Shipping,
+            Step::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl From<StepName> for Step {
+    fn from(name: StepName) -> Self {
+        match name {
+            StepName::UnderReservation => Self::UnderReservation,
+            StepName::Shipping => Self::Shipping,
+            StepName::Cancelled => Self::Cancelled,
+        }
+    }
 }
 
 impl From<Heard> for FactHeard {
@@ -301,5 +343,52 @@ impl From<Initiator> for InitiatorName {
             Initiator::Store => Self::Store,
             Initiator::Deadline => Self::Deadline,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_millis(500);
+
+    fn limit(time: Option<u64>, step: Option<Step>, known: Option<(Step, bool)>) -> u128 {
+        let time = time.map(Duration::from_millis);
+        Patience { time, step }.limit(known, GRACE).as_millis()
+    }
+
+    #[test]
+    fn a_step_is_waited_for_until_it_is_reached_or_past() {
+        use Step::{Cancelled, Shipping, UnderReservation};
+        for (wanted, at, waits) in [
+            (None, None, true),
+            (None, Some(UnderReservation), true),
+            (None, Some(Shipping), false),
+            (None, Some(Cancelled), false),
+            (Some(UnderReservation), None, true),
+            (Some(UnderReservation), Some(UnderReservation), false),
+            (Some(Shipping), Some(UnderReservation), true),
+            (Some(Shipping), Some(Cancelled), false),
+            (Some(Cancelled), Some(UnderReservation), true),
+            (Some(Cancelled), Some(Shipping), true),
+            (Some(Cancelled), Some(Cancelled), false),
+        ] {
+            for old in [false, true] {
+                let known = at.map(|step| (step, old));
+                let expected = if waits { 9_000 } else { 0 };
+                assert_eq!(limit(Some(9_000), wanted, known), expected, "{wanted:?} {at:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_time_only_what_is_on_its_way_is_waited_for() {
+        let under = |old| Some((Step::UnderReservation, old));
+        assert_eq!(limit(None, None, None), 500);
+        assert_eq!(limit(Some(0), None, None), 500, "its first event is on its way");
+        assert_eq!(limit(None, None, under(false)), 500);
+        assert_eq!(limit(None, None, under(true)), 0);
+        assert_eq!(limit(None, Some(Step::Cancelled), Some((Step::Shipping, true))), 500);
+        assert_eq!(limit(Some(0), Some(Step::Cancelled), Some((Step::Shipping, true))), 0);
     }
 }

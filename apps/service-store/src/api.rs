@@ -1,12 +1,13 @@
 //! The HTTP API: find and add items.
 
-use ordersaga_contract::ItemId;
-use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody, LookupFailure, Text};
-use poem_openapi::param::Query;
+use ordersaga_runtime::http::{
+    About, AsciiText, Bounded, Failure, Id, JsonBody, LookupFailure, Text,
+};
+use poem_openapi::param::{Header, Query};
 use poem_openapi::{ApiResponse, Object, OpenApi, Tags};
 use serde::{Deserialize, Serialize};
 
-use crate::db::NotAdded;
+use crate::db::{NewItem, NotAdded};
 use crate::items::Items;
 use crate::view::ItemView;
 
@@ -103,13 +104,30 @@ impl Api {
     }
 
     /// Add an item
+    ///
+    /// With an `Idempotency-Key` a request may be repeated safely: the same key and body give the
+    /// same item, the same key with another request is an error. A request that comes while another
+    /// with its key is being handled waits for the same answer.
     #[oai(path = "/api/v1/items/add", method = "post", operation_id = "add_item")]
-    async fn add(&self, body: JsonBody<AddItem>) -> Result<Added, Failure> {
+    async fn add(
+        &self,
+        body: JsonBody<AddItem>,
+        /// A value of the client's, unique to this item, of 1 to 255 characters.
+        #[oai(name = "Idempotency-Key")]
+        idempotency_key: Header<Option<AsciiText<1, 255>>>,
+    ) -> Result<Added, Failure> {
         let AddItem { seller_id, price, name, quantity } = body.0;
-        let added = self.items.add(seller_id.into(), price.get(), name.as_str(), quantity.get());
-        let item_id: ItemId = added.await.map_err(|error| match error {
+        let new = NewItem {
+            seller_id: seller_id.into(),
+            price: price.get(),
+            name: name.into_string(),
+            quantity: quantity.get(),
+            key: idempotency_key.0.map(AsciiText::into_string),
+        };
+        let item_id = self.items.add(&new).await.map_err(|error| match error {
             NotAdded::Unasked(cause) => Failure::unavailable(cause),
             NotAdded::Undecided(cause) => Failure::undecided(cause),
+            NotAdded::KeyReused => Failure::key_reused(),
         })?;
         Ok(Added::Added(
             JsonBody(ItemAdded { item_id: item_id.get() }),

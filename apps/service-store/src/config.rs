@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use ordersaga_runtime::config::{self, Secret, SecretParser};
+use ordersaga_runtime::config::{self, IdempotencyConfig, Secret, SecretParser};
 use ordersaga_runtime::service::ServiceConfig;
 
 use crate::cache::MARK_TTL;
@@ -18,6 +18,8 @@ const REDIS_URL: SecretParser = SecretParser { prefixes: &["redis://", "rediss:/
 pub(crate) struct Config {
     #[command(flatten)]
     pub(crate) service: ServiceConfig,
+    #[command(flatten)]
+    pub(crate) idempotency: IdempotencyConfig,
     /// Redis URL, as redis://user:password@host:port/database; rediss:// encrypts and checks the
     /// server's certificate. The service works without Redis, only slower.
     #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379/0",

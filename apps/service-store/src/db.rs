@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{ItemId, Order, Reason, SellerId};
+use ordersaga_runtime::idempotency::{Claim, Keys};
 use ordersaga_runtime::postgres::{Lease, UnknownCode};
+use ordersaga_runtime::{clock, crash};
 use ordersaga_saga::stock::{Ledger, Reservation, Stock};
 use sqlx::migrate::Migrator;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection, PgPool};
+use sqlx::{Connection, FromRow, PgConnection, PgPool};
 
 use crate::view::{ItemView, ReservationView};
 
@@ -136,54 +138,105 @@ pub(crate) enum NotAdded {
     Unasked(anyhow::Error),
     /// It was asked and gave no answer: the item may be there.
     Undecided(anyhow::Error),
+    /// The key was used for another request.
+    KeyReused,
 }
 
-/// Adds an item.
-pub(crate) async fn insert_item(
+/// An item to be.
+#[derive(Debug)]
+pub(crate) struct NewItem {
+    pub(crate) seller_id: SellerId,
+    pub(crate) price: i64,
+    pub(crate) name: String,
+    pub(crate) quantity: i64,
+    /// The request's `Idempotency-Key`.
+    pub(crate) key: Option<String>,
+}
+
+impl NewItem {
+    /// What makes two requests the same request.
+    fn request(&self) -> String {
+        let Self { seller_id, price, name, quantity, .. } = self;
+        format!("add {seller_id} {price} {quantity} {name}")
+    }
+}
+
+/// Adds an item, or finds the one that its key stands for.
+pub(crate) async fn add_item(
     pool: &PgPool,
-    seller: SellerId,
-    price: i64,
-    name: &str,
-    quantity: i64,
+    keys: &Keys,
+    new: &NewItem,
 ) -> Result<ItemId, NotAdded> {
     let mut lease = Lease::take(pool).await.map_err(|error| NotAdded::Unasked(error.into()))?;
-    let insert = async {
-        let mut id = try_insert(&mut lease, seller, price, name, quantity).await;
-        if id.as_ref().is_err_and(is_taken) {
-            // A server that was restored gives out ids again.
-            tracing::warn!("item ids were given out twice");
-            let skip = sqlx::query("SELECT skip_taken_item_ids()").execute(&mut *lease);
-            skip.await.context("skipping taken item ids")?;
-            id = try_insert(&mut lease, seller, price, name, quantity).await;
+    let add = async {
+        let added = try_add(&mut lease, keys, new).await;
+        if !added.as_ref().is_err_and(is_taken) {
+            return added;
         }
-        Ok(id.context("adding an item")?.try_into()?)
+        // A server that was restored gives out ids again.
+        tracing::warn!("item ids were given out twice");
+        let skip = sqlx::query("SELECT skip_taken_item_ids()").execute(&mut *lease);
+        skip.await.context("skipping taken item ids")?;
+        try_add(&mut lease, keys, new).await
     };
-    let item = insert.await.map_err(NotAdded::Undecided)?;
+    let added = add.await;
+    let added = added.map_err(NotAdded::Undecided)?;
     lease.keep();
-    Ok(item)
+    added.ok_or(NotAdded::KeyReused)
 }
 
-async fn try_insert(
+async fn try_add(
     connection: &mut PgConnection,
-    seller: SellerId,
-    price: i64,
-    name: &str,
-    quantity: i64,
-) -> sqlx::Result<i64> {
-    sqlx::query_scalar(
+    keys: &Keys,
+    new: &NewItem,
+) -> anyhow::Result<Option<ItemId>> {
+    match &new.key {
+        None => insert_item(connection, new).await.map(Some),
+        Some(key) => insert_once(connection, keys, key, new).await,
+    }
+}
+
+/// Adds an item under a key; `None` if the key is another request's. The item comes first, since
+/// the key is written down with its id, and is taken back if the key proves to be held.
+async fn insert_once(
+    connection: &mut PgConnection,
+    keys: &Keys,
+    key: &str,
+    new: &NewItem,
+) -> anyhow::Result<Option<ItemId>> {
+    let mut transaction = connection.begin().await?;
+    let item = insert_item(&mut transaction, new).await?;
+    let claim = Claim::new(key, &new.request(), item.get());
+    let holders = keys.claim(&mut transaction, &[claim], &[key], clock::now()).await?;
+    let holder = holders.get(key).context("a key that nobody holds")?;
+    if holder.id == item.get() {
+        crash::point("items.before_commit");
+        transaction.commit().await?;
+        crash::point("items.after_commit");
+        return Ok(Some(item));
+    }
+    transaction.rollback().await?;
+    Ok(if holder.is_for(&new.request()) { Some(holder.id.try_into()?) } else { None })
+}
+
+async fn insert_item(connection: &mut PgConnection, new: &NewItem) -> anyhow::Result<ItemId> {
+    let id: i64 = sqlx::query_scalar(
         "INSERT INTO item (seller_id, price, name, quantity) VALUES ($1, $2, $3, $4) \
          RETURNING item_id",
     )
-    .bind(seller.get())
-    .bind(price)
-    .bind(name)
-    .bind(quantity)
+    .bind(new.seller_id.get())
+    .bind(new.price)
+    .bind(&new.name)
+    .bind(new.quantity)
     .fetch_one(connection)
     .await
+    .context("adding an item")?;
+    Ok(id.try_into()?)
 }
 
-fn is_taken(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.constraint() == Some("item_pkey"))
+fn is_taken(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+    error.is_some_and(|error| error.constraint() == Some("item_pkey"))
 }
 
 #[derive(FromRow)]
@@ -303,8 +356,15 @@ mod tests {
     #[tokio::test]
     async fn without_a_database_an_item_is_certainly_not_added() {
         let nowhere = ordersaga_runtime::postgres::pool("postgres://127.0.0.1:1/none", "test", 1);
-        let seller = SellerId::try_from(1).unwrap();
-        let added = insert_item(&nowhere.unwrap(), seller, 1, "apple", 1).await;
+        let keys = Keys::new("item_id", std::time::Duration::MAX);
+        let new = NewItem {
+            seller_id: SellerId::try_from(1).unwrap(),
+            price: 1,
+            name: "apple".to_owned(),
+            quantity: 1,
+            key: None,
+        };
+        let added = add_item(&nowhere.unwrap(), &keys, &new).await;
         assert!(matches!(added, Err(NotAdded::Unasked(_))), "{added:?}");
     }
 }

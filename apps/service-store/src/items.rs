@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use ordersaga_contract::{ItemId, SellerId};
+use ordersaga_contract::ItemId;
+use ordersaga_runtime::idempotency::Keys;
 use ordersaga_runtime::postgres::within;
 use parking_lot::Mutex;
 use sqlx::PgPool;
 
 use crate::cache::{Cache, Lookup};
-use crate::db::{self, NotAdded};
+use crate::db::{self, NewItem, NotAdded};
 use crate::view::ItemView;
 
 /// An item with its version, if there is one.
@@ -27,14 +28,15 @@ const LOAD_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Items {
     pool: PgPool,
     cache: Arc<Cache>,
+    keys: Keys,
     /// By item and the cache's epoch: a load of an earlier epoch may have begun before a change that
     /// its epoch's end stands for.
     loading: Arc<Mutex<HashMap<(ItemId, String), Load>>>,
 }
 
 impl Items {
-    pub(crate) fn new(pool: PgPool, cache: Arc<Cache>) -> Self {
-        Self { pool, cache, loading: Arc::default() }
+    pub(crate) fn new(pool: PgPool, cache: Arc<Cache>, keys: Keys) -> Self {
+        Self { pool, cache, keys, loading: Arc::default() }
     }
 
     /// The item, if there is one.
@@ -55,15 +57,9 @@ impl Items {
         Ok(loaded.map(|(view, _)| view))
     }
 
-    /// Adds an item and returns its id.
-    pub(crate) async fn add(
-        &self,
-        seller: SellerId,
-        price: i64,
-        name: &str,
-        quantity: i64,
-    ) -> Result<ItemId, NotAdded> {
-        let item = db::insert_item(&self.pool, seller, price, name, quantity).await?;
+    /// Adds an item and returns its id; that of its key's item, if the key stands for one.
+    pub(crate) async fn add(&self, new: &NewItem) -> Result<ItemId, NotAdded> {
+        let item = db::add_item(&self.pool, &self.keys, new).await?;
         // Somebody may have asked for the id before it existed.
         self.cache.forget_absence(item).await;
         Ok(item)

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use ordersaga_contract::Topic;
 use ordersaga_runtime::http::{self, HttpService};
+use ordersaga_runtime::idempotency::{self, Keys};
 use ordersaga_runtime::lifecycle::Stage;
 use ordersaga_runtime::postgres::Schema;
 use ordersaga_runtime::service::{self, Service};
@@ -34,17 +35,20 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let redis = service.health.optional("redis");
     let cache = Arc::new(cache::Cache::new(&config, service.pool.clone(), redis)?);
 
-    let api = api::Api::new(items::Items::new(service.pool.clone(), cache.clone()));
+    let keys = Keys::new("item_id", config.idempotency.ttl);
+    let api = api::Api::new(items::Items::new(service.pool.clone(), cache.clone(), keys));
     let http = &config.service.http;
     service.serve(HttpService::new(api::ABOUT, api, service.health.clone(), http)).await?;
 
     service.keep_schema(Schema {
         migrations: db::MIGRATIONS,
         owner: config.service.postgres.migration_url,
-        probe: "SELECT FROM item, outbox, consumer_offset, cache_state LIMIT 0",
+        probe: "SELECT FROM item, outbox, consumer_offset, cache_state, idempotency_key LIMIT 0",
     });
     let reservations = reservations::Reservations::new(service.outbox.clone());
     service.consume(&[Topic::Incoming, Topic::Reset], reservations);
+    let pool = service.pool.clone();
+    service.spawn_when_ready(Stage::Intake, "keys", |stop| idempotency::forget(pool, stop));
     let kept = cache.clone();
     service.spawn(Stage::Publish, "cache", |stop| async move { kept.keep(stop).await });
     service.relay(Some(cache))?;

@@ -373,8 +373,11 @@ impl Evidence {
         }
         let overdue = "SELECT count(*) FROM idempotency_key \
                        WHERE expires_at < now() - interval '1 minute'";
-        let overdue = onlooker.number(Cluster::CreateOrder, overdue).await?;
-        found.expect(overdue == 0, "I9", None, || format!("{overdue} keys outlived their time"));
+        for cluster in [Cluster::CreateOrder, Cluster::Store] {
+            let overdue = onlooker.number(cluster, overdue).await?;
+            let what = || format!("{cluster}: {overdue} keys outlived their time");
+            found.expect(overdue == 0, "I9", None, what);
+        }
         Ok(())
     }
 

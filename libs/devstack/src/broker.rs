@@ -304,6 +304,11 @@ fn identity() -> Result<String> {
     Ok(format!("E{}g", middle.iter().collect::<String>()))
 }
 
+/// Whether the folder has a broker's data.
+pub(crate) fn exists(folder: &Path) -> bool {
+    Place::new(folder).data.join("meta.properties").is_file()
+}
+
 /// Whether the broker whose log began at `offset` says that it has started: its port is open
 /// earlier than it answers.
 pub(crate) fn started(log: &Path, offset: u64) -> bool {
@@ -313,7 +318,7 @@ pub(crate) fn started(log: &Path, offset: u64) -> bool {
 }
 
 /// The last lines of a log, for an error.
-pub(crate) fn tail(log: &Path) -> String {
+pub fn tail(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<_> = text.lines().collect();

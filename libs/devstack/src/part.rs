@@ -1,10 +1,11 @@
 //! One part of the stack: a Postgres cluster, Redis or the broker.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
 use crate::broker::{self, Kit};
@@ -143,6 +144,11 @@ impl Part {
         self.runner.pid()
     }
 
+    /// How it ended, if it was started and has.
+    pub fn exited(&self) -> Option<ExitStatus> {
+        self.runner.exited()
+    }
+
     /// Where its output goes.
     pub fn log(&self) -> &Path {
         self.runner.log()
@@ -180,6 +186,20 @@ impl Part {
             Recipe::Redis(security) => self.start_redis(security.as_deref()).await,
             Recipe::Broker(ports) => self.start_broker(ports).await,
         }
+    }
+
+    /// Starts it after it has ended, on the data it had; it is ready when this returns. An error if
+    /// they are gone: in their place [`Part::start`] would begin with none, and what was
+    /// acknowledged would be lost without a word.
+    pub async fn start_again(&self) -> Result<()> {
+        let has_data = match &self.recipe {
+            Recipe::Postgres(..) => postgres::exists(&self.folder),
+            Recipe::Broker(_) => broker::exists(&self.folder),
+            // It keeps none.
+            Recipe::Redis(_) => true,
+        };
+        ensure!(has_data, "its data are gone from {}", self.folder.display());
+        self.start().await
     }
 
     async fn start_postgres(&self, passwords: &Passwords, settings: &[String]) -> Result<()> {

@@ -10,6 +10,9 @@ use crate::folder::{self, User};
 use crate::process::{Launch, TICK, is_alive, run_as};
 use crate::programs;
 
+/// Written by a running server into its folder.
+const PID_FILE: &str = "postmaster.pid";
+
 /// Settings of every cluster; all else is Postgres' own default, durability included.
 const SETTINGS: [&str; 9] = [
     "listen_addresses=127.0.0.1",
@@ -59,7 +62,8 @@ pub(crate) fn create(folders: &[PathBuf], password: &str) -> Result<()> {
     Ok(())
 }
 
-fn exists(folder: &Path) -> bool {
+/// Whether the folder has a cluster's data.
+pub(crate) fn exists(folder: &Path) -> bool {
     folder.join("PG_VERSION").is_file()
 }
 
@@ -118,7 +122,7 @@ pub(crate) fn launch(folder: &Path, port: u16, settings: &[String], log: &Path) 
 }
 
 fn pid_file(folder: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(folder.join("postmaster.pid")).unwrap_or_default();
+    let text = std::fs::read_to_string(folder.join(PID_FILE)).unwrap_or_default();
     text.lines().map(|line| line.trim().to_owned()).collect()
 }
 
@@ -130,10 +134,14 @@ pub(crate) fn is_ready(folder: &Path, pid: u32) -> bool {
 }
 
 /// Clears the way for a start: waits for a server that is still stopping after its starter was
-/// killed, and removes a stale pid file, whose number may by now be another cluster's.
+/// killed, and makes a pid file whose number may by now be another cluster's one that the server
+/// takes for its own. The file stays: by it the server knows the memory of its predecessor, and does
+/// not start while a child of a killed one still uses it.
 pub(crate) async fn clear(folder: &Path) -> Result<()> {
-    let Some(pid) = pid_file(folder).first().and_then(|line| line.parse().ok()) else {
-        return Ok(());
+    let lines = pid_file(folder);
+    let Some(pid) = lines.first().and_then(|line| line.parse().ok()) else {
+        // None, or that of a server which was killed before it had written its number.
+        return remove_pid_file(folder);
     };
     let name = folder.to_string_lossy();
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -143,7 +151,15 @@ pub(crate) async fn clear(folder: &Path) -> Result<()> {
         }
         tokio::time::sleep(TICK).await;
     }
-    match std::fs::remove_file(folder.join("postmaster.pid")) {
+    // A server that finds its parent's number there knows that the file is stale.
+    let own = std::process::id().to_string();
+    let lines: Vec<_> = [own].into_iter().chain(lines.into_iter().skip(1)).collect();
+    std::fs::write(folder.join(PID_FILE), lines.join("\n") + "\n")
+        .with_context(|| format!("cannot write {PID_FILE} in {name}"))
+}
+
+fn remove_pid_file(folder: &Path) -> Result<()> {
+    match std::fs::remove_file(folder.join(PID_FILE)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }

@@ -113,6 +113,15 @@ pub struct PostgresConfig {
     pub connections: u32,
 }
 
+/// What is remembered of requests that may be repeated.
+#[derive(Args, Clone, Debug)]
+pub struct IdempotencyConfig {
+    /// Seconds an Idempotency-Key is remembered.
+    #[arg(id = "idempotency_ttl_seconds", long = "idempotency-ttl-seconds",
+          env = "IDEMPOTENCY_TTL_SECONDS", default_value = "86400", value_parser = seconds)]
+    pub ttl: Duration,
+}
+
 /// The broker.
 #[derive(Args, Clone, Debug)]
 pub struct KafkaConfig {

@@ -10,6 +10,7 @@ pub mod dead_letters;
 pub mod group_commit;
 pub mod health;
 pub mod http;
+pub mod idempotency;
 mod kafka;
 pub mod lifecycle;
 pub mod outbox;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use ordersaga_devstack::{Part, Service, ServiceProcess, Stack};
+use ordersaga_devstack::{Member, Service, ServiceProcess, Stack};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -33,42 +33,6 @@ struct Ward {
     restarts: AtomicU32,
 }
 
-/// A process of either sort.
-enum Target<'a> {
-    Part(&'a Part),
-    Service(&'a ServiceProcess),
-}
-
-impl Target<'_> {
-    fn runs(&self) -> bool {
-        match self {
-            Self::Part(part) => part.pid().is_some(),
-            Self::Service(service) => service.is_running(),
-        }
-    }
-
-    async fn start(&self) -> Result<()> {
-        match self {
-            Self::Part(part) => part.start().await,
-            Self::Service(service) => service.start(),
-        }
-    }
-
-    async fn kill9(&self) -> Result<()> {
-        match self {
-            Self::Part(part) => part.kill9().await,
-            Self::Service(service) => service.kill9().await,
-        }
-    }
-
-    fn resume(&self) -> Result<()> {
-        match self {
-            Self::Part(part) => part.resume(),
-            Self::Service(service) => service.resume(),
-        }
-    }
-}
-
 impl Processes {
     /// Those of a running stack, and services that do not run yet.
     pub(super) fn new(stack: Stack, services: BTreeMap<Service, ServiceProcess>) -> Self {
@@ -88,9 +52,9 @@ impl Processes {
         tasks
     }
 
-    fn target(&self, name: &str) -> Target<'_> {
+    fn target(&self, name: &str) -> Member<'_> {
         let service = self.services.values().find(|service| service.name() == name);
-        service.map_or_else(|| Target::Part(self.stack.part(name)), Target::Service)
+        service.map_or_else(|| Member::Part(self.stack.part(name)), Member::Service)
     }
 
     fn ward(&self, name: &str) -> Result<&Ward> {
@@ -101,7 +65,7 @@ impl Processes {
         let (target, ward) = (self.target(name), &self.wards[name]);
         loop {
             sleep(LOOK).await;
-            if !*ward.down.borrow() && !target.runs() {
+            if !*ward.down.borrow() && target.pid().is_none() {
                 sleep(PAUSE).await;
                 ward.raise(&target).await;
             }
@@ -122,10 +86,10 @@ impl Processes {
         let _turn = ward.turn.lock().await;
         ward.down.send_replace(false);
         let target = self.target(name);
-        if target.runs() {
+        if target.pid().is_some() {
             return Ok(());
         }
-        target.start().await
+        target.start_again().await
     }
 
     /// How often each was started again after it had ended by itself.
@@ -156,17 +120,17 @@ impl Ward {
     }
 
     /// Starts it, unless it is killed meanwhile on purpose.
-    async fn raise(&self, target: &Target<'_>) {
+    async fn raise(&self, target: &Member<'_>) {
         let _turn = self.turn.lock().await;
         let mut down = self.down.subscribe();
-        if *down.borrow() || target.runs() {
+        if *down.borrow() || target.pid().is_some() {
             return;
         }
         tokio::select! {
             biased;
             _ = down.wait_for(|down| *down) => {}
             // One that cannot start, with a full disk for example, is tried again.
-            started = target.start() => if started.is_ok() {
+            started = target.start_again() => if started.is_ok() {
                 self.restarts.fetch_add(1, Ordering::Relaxed);
             },
         }

@@ -120,7 +120,7 @@ impl List {
         let chosen = self.filter.choose(&all);
         if self.json {
             let list: Value = chosen.iter().map(show::json).collect();
-            say!("{}", serde_json::to_string_pretty(&list)?);
+            say!("{}", ordersaga_terminal::json(&serde_json::to_string_pretty(&list)?));
             return Ok(ExitCode::SUCCESS);
         }
         if !chosen.is_empty() {
@@ -141,7 +141,7 @@ impl Show {
         let letter = fetch(letters, &[view]).await?.remove(0);
         if self.json {
             let whole = show::whole_json(&view, &letter);
-            say!("{}", serde_json::to_string_pretty(&whole)?);
+            say!("{}", ordersaga_terminal::json(&serde_json::to_string_pretty(&whole)?));
         } else {
             say!("{}", show::whole(&view, &letter));
         }
@@ -157,12 +157,16 @@ impl Replay {
         let origins: BTreeSet<_> = chosen.iter().map(|view| view.origin).collect();
         let plan = plan::plan(&book.letters(), &origins, terms);
         for (view, why) in &plan.blocked {
-            say!("{}: blocked: {why}", view.origin);
+            say!("{}: blocked: {why}", show::name(view.origin));
         }
         let code = if plan.blocked.is_empty() { 0 } else { BLOCKED };
         if *dry_run {
             for view in &plan.replay {
-                say!("{}: would be replayed, attempt {}", view.origin, next_attempt(view));
+                say!(
+                    "{}: would be replayed, attempt {}",
+                    show::name(view.origin),
+                    next_attempt(view)
+                );
             }
         } else if !plan.replay.is_empty() {
             self.choice.confirm("Replay", plan.replay.len())?;
@@ -185,14 +189,14 @@ impl Discard {
         let open: Vec<_> = chosen.into_iter().filter(|view| !discarded(view)).collect();
         if self.choice.dry_run {
             for view in &open {
-                say!("{}: would be discarded", view.origin);
+                say!("{}: would be discarded", show::name(view.origin));
             }
         } else if !open.is_empty() {
             self.choice.confirm("Discard", open.len())?;
             let all: Vec<_> = open.iter().map(|view| resolved(view, Verdict::Discarded)).collect();
             letters.writer()?.resolve(&all).await?;
             for view in &open {
-                say!("{}: discarded", view.origin);
+                say!("{}: discarded", show::name(view.origin));
             }
         }
         say!("{} to discard", open.len());
@@ -270,13 +274,13 @@ async fn replay(letters: &DeadLetters, writer: &Writer, wave: &[View<'_>]) -> Re
         .collect();
     let written = writer.resolve(&all).await;
     for (view, offset) in &done {
-        let Place { topic, partition, .. } = view.origin;
-        let attempt = next_attempt(view);
-        say!("{}: replayed as {topic}/{partition}/{offset}, attempt {attempt}", view.origin);
+        let (now, attempt) = (Place { offset: *offset, ..view.origin.clone() }, next_attempt(view));
+        let (origin, now) = (show::name(view.origin), show::name(&now));
+        say!("{origin}: replayed as {now}, attempt {attempt}");
     }
     written.context("letters were replayed and are still shown as open")?;
     if let Some((view, error)) = failed {
-        bail!("{} was not replayed, nor what comes after it: {error:#}", view.origin);
+        bail!("{} was not replayed, nor what comes after it: {error:#}", show::name(view.origin));
     }
     Ok(())
 }

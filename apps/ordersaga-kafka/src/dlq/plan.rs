@@ -7,6 +7,7 @@ use ordersaga_contract::Topic;
 use ordersaga_runtime::dead_letters::Place;
 
 use super::book::View;
+use super::show;
 
 /// Letters put back together at the most: each may be nearly a megabyte.
 const WAVE: usize = 100;
@@ -36,6 +37,7 @@ impl fmt::Display for Hindrance {
             Self::Cut => write!(formatter, "it was too long for dead-letter, a part is missing"),
             Self::Topic => write!(formatter, "it comes from no topic of events"),
             Self::Behind(earlier) => {
+                let earlier = show::name(earlier);
                 write!(formatter, "{earlier}, earlier and of the same key, is open and stays")
             }
         }

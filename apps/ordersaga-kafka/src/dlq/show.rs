@@ -1,15 +1,24 @@
 //! Letters for people and for programs. What stands in them was written by anybody: nothing of it
-//! reaches a terminal that is not plain text.
+//! reaches a terminal that is not plain text, and in a table it keeps to its column.
+
+use std::borrow::Cow;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use ordersaga_contract::cloud_event;
-use ordersaga_runtime::dead_letters::{Letter, Resolution, Verdict};
+use ordersaga_runtime::dead_letters::{Letter, Place, Resolution, Verdict};
+use ordersaga_terminal::{brief, line, lines};
 use serde_json::{Value, json};
 
 use super::book::View;
 
-/// Characters of an error in a table.
-const LONGEST_ERROR: usize = 80;
+/// Columns in a table of a topic, a key, a consumer and an error. The system's own topics, keys and
+/// consumers fit.
+const TOPIC: usize = 40;
+const KEY: usize = 40;
+const CONSUMER: usize = 40;
+const ERROR: usize = 80;
+/// Consumers of a letter in a table; there are three.
+const CONSUMERS: usize = 8;
 
 /// A table of letters.
 pub(crate) fn table(letters: &[View<'_>]) -> Table {
@@ -22,15 +31,15 @@ pub(crate) fn table(letters: &[View<'_>]) -> Table {
         let filed = view.filed;
         let first = filed.refusals.values().min();
         let error = first.map_or("", |refusal| refusal.error.as_str());
-        let by: Vec<_> = filed.refusals.keys().map(|name| line(name)).collect();
+        let by = filed.refusals.keys().take(CONSUMERS).map(|name| brief(name, CONSUMER));
         table.add_row([
-            view.origin.to_string(),
-            filed.record.key.as_deref().map(brief).unwrap_or_default(),
+            place(view.origin),
+            filed.record.key.as_deref().map(|key| brief(&marked(key), KEY)).unwrap_or_default(),
             filed.record.attempts.to_string(),
             first.map(|refusal| cloud_event::time(refusal.time)).unwrap_or_default(),
-            by.join("\n"),
+            by.collect::<Vec<_>>().join("\n"),
             view.resolution.map_or("open", |resolution| resolution.verdict.name()).to_owned(),
-            line(&error.chars().take(LONGEST_ERROR).collect::<String>()),
+            brief(error, ERROR),
         ]);
     }
     table
@@ -75,29 +84,29 @@ pub(crate) fn whole_json(view: &View<'_>, letter: &Letter) -> Value {
 pub(crate) fn whole(view: &View<'_>, letter: &Letter) -> String {
     let (origin, record) = (view.origin, &view.filed.record);
     let first = format!("{}/{}/{}", origin.topic, origin.partition, record.first_offset);
-    let mut lines = vec![
-        format!("letter    {origin}"),
+    let mut whole = vec![
+        format!("letter    {}", name(origin)),
         format!("state     {}", state(view)),
-        format!("key       {}", record.key.as_deref().map_or_else(none, brief)),
-        format!("attempts  {}, first refused as {first}", record.attempts),
+        format!("key       {}", record.key.as_deref().map_or_else(none, in_line)),
+        format!("attempts  {}, first refused as {}", record.attempts, line(&first)),
         format!("bytes     {}", record.bytes),
         "refused by".to_owned(),
     ];
     for (consumer, refusal) in &view.filed.refusals {
         let time = cloud_event::time(refusal.time);
-        lines.push(format!("  {} at {time}: {}", line(consumer), line(&refusal.error)));
+        whole.push(format!("  {} at {time}: {}", line(consumer), line(&refusal.error)));
     }
-    lines.push("headers".to_owned());
+    whole.push("headers".to_owned());
     for (name, value) in &letter.headers {
-        let value = value.as_deref().map_or_else(none, brief);
-        lines.push(format!("  {}: {value}", line(name)));
+        let value = value.as_deref().map_or_else(none, in_line);
+        whole.push(format!("  {}: {value}", line(name)));
     }
     match letter.payload.as_deref().map(text) {
-        None => lines.push("payload   none".to_owned()),
-        Some(Ok(text)) => lines.extend(["payload".to_owned(), text.to_owned()]),
-        Some(Err(hex)) => lines.extend(["payload, in hexadecimal".to_owned(), hex]),
+        None => whole.push("payload   none".to_owned()),
+        Some(Ok(text)) => whole.extend(["payload".to_owned(), lines(text)]),
+        Some(Err(hex)) => whole.extend(["payload, in hexadecimal".to_owned(), hex]),
     }
-    lines.join("\n")
+    whole.join("\n")
 }
 
 fn none() -> String {
@@ -106,12 +115,13 @@ fn none() -> String {
 
 fn state(view: &View<'_>) -> String {
     let Some(resolution) = view.resolution else { return "open".to_owned() };
-    let (name, time) = (resolution.verdict.name(), cloud_event::time(resolution.time));
+    let (verdict, time) = (resolution.verdict.name(), cloud_event::time(resolution.time));
     match replayed_offset(resolution) {
         Some(offset) => {
-            format!("{name} at {time} as {}/{}/{offset}", view.origin.topic, view.origin.partition)
+            let to = Place { offset, ..view.origin.clone() };
+            format!("{verdict} at {time} as {}", name(&to))
         }
-        None => format!("{name} at {time}"),
+        None => format!("{verdict} at {time}"),
     }
 }
 
@@ -122,7 +132,12 @@ fn replayed_offset(resolution: &Resolution) -> Option<i64> {
     }
 }
 
-/// Bytes as text if they are plain text, and else in hexadecimal.
+/// Where a letter stood, in a table.
+fn place(origin: &Place) -> String {
+    format!("{}/{}/{}", brief(&origin.topic, TOPIC), origin.partition, origin.offset)
+}
+
+/// Bytes as text if they are text without control characters, and else in hexadecimal.
 fn text(bytes: &[u8]) -> Result<&str, String> {
     let is_plain = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
     let text = std::str::from_utf8(bytes).ok().filter(|text| text.chars().all(is_plain));
@@ -131,15 +146,18 @@ fn text(bytes: &[u8]) -> Result<&str, String> {
 }
 
 /// Bytes within a line.
-fn brief(bytes: &[u8]) -> String {
-    text(bytes).map_or_else(|hex| format!("0x{hex}"), line)
+fn in_line(bytes: &[u8]) -> String {
+    line(&marked(bytes))
 }
 
-/// A text within a line.
-fn line(text: &str) -> String {
-    let escape =
-        |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(escape).collect()
+/// Bytes as text, marked where it is hexadecimal.
+fn marked(bytes: &[u8]) -> Cow<'_, str> {
+    text(bytes).map_or_else(|hex| format!("0x{hex}").into(), Cow::from)
+}
+
+/// Where a letter stood, which is its name: whole, since commands take it.
+pub(crate) fn name(origin: &Place) -> String {
+    line(&origin.to_string())
 }
 
 fn bytes_json(bytes: Option<&[u8]>) -> Value {
@@ -152,6 +170,9 @@ fn bytes_json(bytes: Option<&[u8]>) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use ordersaga_runtime::dead_letters::Entry;
+
+    use super::super::book::tests::{book, letter};
     use super::*;
 
     #[test]
@@ -159,10 +180,32 @@ mod tests {
         assert_eq!(text("{\"a\":\n\t\"ü\"}".as_bytes()), Ok("{\"a\":\n\t\"ü\"}"));
         assert_eq!(text(b"\x1b[2J"), Err("1b5b324a".to_owned()));
         assert_eq!(text(b"\xff\0"), Err("ff00".to_owned()));
-        assert_eq!(line("a\x1bb\n\0"), "a\\u{1b}b\\n\\u{0}");
-        assert_eq!(brief(b"\xff"), "0xff");
+        assert_eq!(in_line("a\u{202e}\nb".as_bytes()), "a\\u{202e}\\u{a}b");
+        assert_eq!(in_line(b"\xff"), "0xff");
         assert_eq!(bytes_json(Some(b"\xff")), json!({"hex": "ff"}));
         assert_eq!(bytes_json(Some(b"17")), json!("17"));
         assert_eq!(bytes_json(None), Value::Null);
+    }
+
+    #[test]
+    fn a_table_keeps_its_width_whatever_a_letter_holds() {
+        let long = "\u{202e}k".repeat(450_000);
+        let foreign = Letter {
+            key: Some(long.clone().into_bytes()),
+            consumer: long.clone(),
+            error: long.clone(),
+            origin: Place { topic: long.clone(), partition: 3, offset: 7 },
+            headers: vec![(long.clone(), Some(long.clone().into_bytes()))],
+            payload: Some(long.into_bytes()),
+            ..letter(7, "", 0, 7)
+        };
+        let book = book([Entry::Letter(foreign.clone()), Entry::Letter(letter(8, "1", 0, 8))]);
+        let letters = book.letters();
+        let table = table(&letters).to_string();
+        for line in table.lines() {
+            assert!(line.chars().count() < 300, "{line}");
+        }
+        let shown = letters.iter().map(|view| whole(view, &foreign)).collect::<String>();
+        assert!(!format!("{table}{shown}").contains('\u{202e}'));
     }
 }

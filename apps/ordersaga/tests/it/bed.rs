@@ -20,7 +20,7 @@ use ordersaga_runtime::topics::{self, Target, TopicsFile};
 use reqwest::Client;
 use sqlx::PgPool;
 use tokio::runtime::Runtime;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// How long anything may take that must happen.
 pub(crate) const WITHIN: Duration = Duration::from_secs(40);
@@ -30,6 +30,11 @@ pub(crate) const LOOK: Duration = Duration::from_millis(20);
 /// Systems that run at once: more would only wait for each other on a small machine.
 const MOST: u32 = 3;
 static PLACES: Semaphore = Semaphore::const_new(MOST as usize);
+
+/// Keeps every other system from running until the permit is dropped.
+pub(crate) async fn alone() -> Result<SemaphorePermit<'static>> {
+    Ok(PLACES.acquire_many(MOST).await?)
+}
 
 /// Runs a test's future on the runtime all tests share.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {

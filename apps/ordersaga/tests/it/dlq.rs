@@ -117,6 +117,35 @@ fn letters_are_listed_shown_and_discarded() -> Result<()> {
     })
 }
 
+#[test]
+fn what_anybody_sends_is_shown_in_its_column_and_as_plain_text() -> Result<()> {
+    saga(async |bed| {
+        // It turns the direction of what follows it on a terminal, and is as long as a key may be.
+        let long = "\u{202e}key\u{2028}".repeat(100);
+        let (mut record, place) = poison("reset", 2, "a\u{202e}b".as_bytes())?;
+        record.key = long.clone().into_bytes();
+        record.headers = vec![("kind".to_owned(), long.clone().into_bytes())];
+        bed.log().write(vec![record]).await?;
+        until("the letter is there", async || Ok(names(bed, "--all").await? == [place.as_str()]))
+            .await?;
+
+        let listed = dlq(bed, "list").await?.expect(0, &place)?.text;
+        for line in listed.lines() {
+            ensure!(line.chars().count() < 300, "{} characters: {line}", line.chars().count());
+        }
+        let shown = dlq(bed, &format!("show {place}")).await?.expect(0, "a\\u{202e}b")?.text;
+        let json = dlq(bed, "list --json").await?.expect(0, "\\u202e")?.text;
+        for text in [&listed, &shown, &json] {
+            ensure!(!text.contains(['\u{202e}', '\u{2028}']), "{text}");
+        }
+        let letters: Vec<Value> = serde_json::from_str(&json)?;
+        ensure!(letters[0]["key"] == long, "{}", letters[0]["key"]);
+        let shown = dlq(bed, &format!("show --json {place}")).await?.expect(0, "a\\u202eb")?.text;
+        ensure!(serde_json::from_str::<Value>(&shown)?["payload"] == "a\u{202e}b", "{shown}");
+        Ok(())
+    })
+}
+
 /// Waits for the one open letter, refused by so many.
 async fn comes_back(bed: &Bed, consumers: usize, attempts: u64) -> Result<Value> {
     let mut open = Vec::new();

@@ -166,6 +166,41 @@ fn a_long_poll_answers_when_the_order_is_decided_and_not_before_its_time() -> Re
     })
 }
 
+#[test]
+fn a_long_poll_waits_for_the_step_it_names() -> Result<()> {
+    saga(async |bed| {
+        let asked = async |order: i64, rest: &str| {
+            let path = format!("{STATUS}?order_id={order}&{rest}");
+            bed.get(Service::Monitoring, &path).await?.expect(200)
+        };
+        let order = bed.place(&order_for(1)).await?;
+        bed.reaches(order, "SHIPPING").await?;
+
+        let begin = Instant::now();
+        let status = asked(order, "wait_for=CANCELLED&wait_ms=300").await?;
+        ensure!(status["step"] == "SHIPPING", "{status}");
+        ensure!(begin.elapsed() >= Duration::from_millis(300), "it did not wait");
+        let waiting = asked(order, "wait_for=CANCELLED&wait_ms=30000");
+        let (status, cancelled) = tokio::join!(waiting, bed.cancel(order));
+        cancelled?;
+        let status = status?;
+        ensure!(status["step"] == "CANCELLED", "{status}");
+
+        // What is past does not come again.
+        let begin = Instant::now();
+        for step in ["UNDER_RESERVATION", "SHIPPING", "CANCELLED"] {
+            let status = asked(order, &format!("wait_for={step}&wait_ms=30000")).await?;
+            ensure!(status["step"] == "CANCELLED", "{step}: {status}");
+        }
+        ensure!(begin.elapsed() < Duration::from_secs(20), "it waited for what is past");
+
+        let path = format!("{STATUS}?order_id={order}&wait_for=SHIPPED");
+        let wrong = bed.get(Service::Monitoring, &path).await?;
+        wrong.is_problem(400, "invalid-parameter", Some("wait_for"))?;
+        invariants::hold(bed).await
+    })
+}
+
 async fn create_with_key(bed: &Bed, key: &str, item: i64) -> Result<Answer> {
     let request = bed.http.post(format!("{}{CREATE}", bed.url(Service::CreateOrder)));
     bed.send(request.header("Idempotency-Key", key).json(&order_for(item))).await
@@ -324,6 +359,95 @@ fn of_concurrent_requests_with_one_key_one_kind_is_done_by_all_instances() -> Re
     })
 }
 
+/// Adds an item under a key.
+async fn add_with_key(bed: &Bed, base: &str, key: &str, name: &str) -> Result<Answer> {
+    let item = json!({"seller_id": 1, "price": 1, "name": name});
+    let request = bed.http.post(format!("{base}{ADD}"));
+    bed.send(request.header("Idempotency-Key", key).json(&item)).await
+}
+
+/// Items beside those of a fresh store.
+const ADDED: &str = "SELECT count(*) FROM item WHERE item_id > 3";
+
+#[test]
+fn an_idempotency_key_stands_for_one_item() -> Result<()> {
+    saga(async |bed| {
+        let base = bed.url(Service::Store);
+        let first = add_with_key(bed, &base, "a", "apple").await?;
+        let item = first.expect(201)?;
+        let again = add_with_key(bed, &base, "a", "apple").await?;
+        ensure!(again.expect(201)? == item, "{again:?}");
+        ensure!(again.header("location") == first.header("location"), "{again:?}");
+        let other = add_with_key(bed, &base, "a", "pear").await?;
+        other.is_problem(422, "idempotency-key-reused", Some("Idempotency-Key"))?;
+        ensure!(add_with_key(bed, &base, "b", "apple").await?.expect(201)? != item);
+        // Each service has keys of its own.
+        create_with_key(bed, "a", 1).await?.expect(201)?;
+
+        bed.services[&Service::Store].kill9().await?;
+        bed.start(Service::Store).await?;
+        ensure!(add_with_key(bed, &base, "a", "apple").await?.expect(201)? == item);
+        ensure!(bed.number(Cluster::Store, ADDED).await? == 2);
+        invariants::hold(bed).await
+    })
+}
+
+#[test]
+fn of_concurrent_requests_with_one_key_one_item_is_added_by_all_instances() -> Result<()> {
+    saga(async |bed| {
+        let second = bed.instance(Service::Store, free_port()?, "second");
+        second.start()?;
+        second.wait_ready(WITHIN).await?;
+        let (bed, bases) = (&*bed, [bed.url(Service::Store), second.url()]);
+        for round in 0..5 {
+            let key = format!("round {round}");
+            let requests = (0..60).map(|number| {
+                let name = if number % 3 == 0 { "apple" } else { "pear" };
+                let (base, key) = (&bases[number % 2], &key);
+                async move { anyhow::Ok((name, add_with_key(bed, base, key, name).await?)) }
+            });
+            let mut added = BTreeSet::new();
+            for answer in join_all(requests).await {
+                let (name, answer) = answer?;
+                if answer.status == 422 {
+                    let field = Some("Idempotency-Key");
+                    answer.is_problem(422, "idempotency-key-reused", field)?;
+                } else {
+                    added.insert((name, answer.expect(201)?["item_id"].as_i64()));
+                }
+            }
+            ensure!(added.len() == 1, "{key}: {added:?}");
+        }
+        ensure!(bed.number(Cluster::Store, ADDED).await? == 5);
+        second.terminate().await?;
+        invariants::hold(bed).await
+    })
+}
+
+#[test]
+fn an_item_added_by_a_store_that_crashed_is_added_once() -> Result<()> {
+    for (point, there) in [("items.before_commit", 0), ("items.after_commit", 1)] {
+        let plan = Plan::default().set(Service::Store, "CRASH_AT", point);
+        block_on(plan.run(async |bed| {
+            let base = bed.url(Service::Store);
+            let unanswered = add_with_key(bed, &base, "a", "apple").await;
+            ensure!(unanswered.is_err(), "{unanswered:?}");
+            bed.services[&Service::Store].wait_exit(WITHIN).await?;
+            ensure!(bed.number(Cluster::Store, ADDED).await? == there, "{point}");
+            if let Some(store) = bed.services.get_mut(&Service::Store) {
+                store.set("CRASH_AT", "");
+            }
+            bed.start(Service::Store).await?;
+            let answer = add_with_key(bed, &base, "a", "apple").await?;
+            let item = answer.expect(201)?["item_id"].as_i64().context("item_id")?;
+            ensure!(bed.item(item).await?["item_name"] == "apple");
+            ensure!(bed.number(Cluster::Store, ADDED).await? == 1, "{point}");
+            invariants::hold(bed).await
+        }))?;
+    }
+    Ok(())
+}
+
 #[test]
 fn an_item_that_may_have_been_added_is_not_said_to_be_not() -> Result<()> {
     saga(async |bed| {
@@ -371,6 +495,23 @@ fn an_idempotency_key_is_forgotten_after_its_time() -> Result<()> {
         create_with_key(bed, "a", 2).await?.expect(201)?;
         create_with_key(bed, "b", 2).await?.expect(201)?;
         ensure!(bed.number(Cluster::CreateOrder, "SELECT count(*) FROM orders").await? == 3);
+        Ok(())
+    }))
+}
+
+#[test]
+fn an_items_idempotency_key_is_forgotten_after_its_time() -> Result<()> {
+    let plan = Plan::default().set(Service::Store, "IDEMPOTENCY_TTL_SECONDS", "1");
+    block_on(plan.run(async |bed| {
+        let base = bed.url(Service::Store);
+        add_with_key(bed, &base, "a", "apple").await?.expect(201)?;
+        until("the key is forgotten", async || {
+            Ok(bed.number(Cluster::Store, "SELECT count(*) FROM idempotency_key").await? == 0)
+        })
+        .await?;
+        // Another item now.
+        add_with_key(bed, &base, "a", "pear").await?.expect(201)?;
+        ensure!(bed.number(Cluster::Store, ADDED).await? == 2);
         Ok(())
     }))
 }

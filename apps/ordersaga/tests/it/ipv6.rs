@@ -18,8 +18,8 @@ async fn way_to(port: u16) -> Result<u16> {
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let mut part = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-                tokio::io::copy_bidirectional(&mut client, &mut part).await
+                let mut behind = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut behind).await
             });
         }
     });

@@ -32,3 +32,4 @@ mod secure;
 mod session;
 mod stalled;
 mod trace;
+mod up;

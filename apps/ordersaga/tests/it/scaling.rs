@@ -200,7 +200,8 @@ fn rows_that_a_frozen_sweeper_has_locked_are_swept_by_another_within_seconds() -
     let plan = Plan::default().alone().set(Service::CreateOrder, "ORDER_DEADLINE_SECONDS", "3");
     block_on(plan.run(async |bed| {
         bed.services[&Service::Store].terminate().await?;
-        let placed = try_join_all((0..10).map(|_| bed.place(&order_for(1)))).await?;
+        let order = order_for(1);
+        let placed = try_join_all((0..10).map(|_| bed.place(&order))).await?;
         let mut lock = bed.sql(Cluster::CreateOrder).begin().await?;
         sqlx::raw_sql("LOCK TABLE outbox IN SHARE MODE").execute(&mut *lock).await?;
         let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \

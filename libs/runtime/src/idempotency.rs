@@ -1,0 +1,145 @@
+//! Idempotency keys: what a request made under an `Idempotency-Key`, written down in the
+//! transaction that makes it. A repetition is answered with that; one that comes while its first
+//! request commits waits for it, at whichever instance.
+//!
+//! The table is `idempotency_key (key, fingerprint, …, expires_at)`, with the id of what was made
+//! under the name it has in that service.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use anyhow::Context;
+use chrono::{DateTime, TimeDelta, Utc};
+use sha2::{Digest, Sha256};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::postgres::{Lease, within};
+
+/// Keys forgotten by one statement, how often it is looked for them, and how long that may take.
+const FORGOTTEN: i64 = 5_000;
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(8);
+
+/// A service's keys.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    ttl: Duration,
+    claim: String,
+    holders: String,
+}
+
+/// A key with its request and the id of what that request made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    key: String,
+    fingerprint: Vec<u8>,
+    /// What the request made.
+    pub id: i64,
+}
+
+impl Claim {
+    /// A request, in words that tell it from any other, which makes what has this id.
+    pub fn new(key: impl Into<String>, request: &str, id: i64) -> Self {
+        Self { key: key.into(), fingerprint: fingerprint(request), id }
+    }
+
+    /// Whether the key is held for this request: if not, it cannot be used for it.
+    pub fn is_for(&self, request: &str) -> bool {
+        self.fingerprint == fingerprint(request)
+    }
+}
+
+fn fingerprint(request: &str) -> Vec<u8> {
+    Sha256::digest(request).to_vec()
+}
+
+impl Keys {
+    /// Keys that are remembered for `ttl`; `column` is where the table has the id.
+    pub fn new(column: &'static str, ttl: Duration) -> Self {
+        let claim = format!(
+            "INSERT INTO idempotency_key AS k (key, fingerprint, {column}, expires_at) \
+             SELECT key, fingerprint, id, $4 \
+             FROM unnest($1::text[], $2::bytea[], $3::bigint[]) u (key, fingerprint, id) \
+             ON CONFLICT (key) DO UPDATE SET fingerprint = excluded.fingerprint, \
+                 {column} = excluded.{column}, expires_at = excluded.expires_at \
+             WHERE k.expires_at <= $5"
+        );
+        let holders = format!(
+            "SELECT key, fingerprint, {column} FROM idempotency_key \
+             WHERE key = ANY($1) AND expires_at > $2"
+        );
+        Self { ttl, claim, holders }
+    }
+
+    /// Claims keys that nobody holds or whose time is over, and returns who holds each of `keys` now.
+    pub async fn claim(
+        &self,
+        connection: &mut PgConnection,
+        claims: &[Claim],
+        keys: &[&str],
+        now: DateTime<Utc>,
+    ) -> anyhow::Result<HashMap<String, Claim>> {
+        if keys.is_empty() {
+            return Ok(HashMap::new());
+        }
+        // In one order everywhere: two instances that claim the same keys must not deadlock.
+        let claims: BTreeMap<_, _> = claims.iter().map(|claim| (&claim.key, claim)).collect();
+        sqlx::query(AssertSqlSafe(self.claim.clone()))
+            .bind(claims.keys().map(|key| key.as_str()).collect::<Vec<_>>())
+            .bind(claims.values().map(|claim| claim.fingerprint.clone()).collect::<Vec<_>>())
+            .bind(claims.values().map(|claim| claim.id).collect::<Vec<_>>())
+            .bind(now + TimeDelta::from_std(self.ttl)?)
+            .bind(now)
+            .execute(&mut *connection)
+            .await
+            .context("claiming idempotency keys")?;
+        // A statement of its own: it sees the holder whose commit the first one waited for.
+        let holders: Vec<(String, Vec<u8>, i64)> =
+            sqlx::query_as(AssertSqlSafe(self.holders.clone()))
+                .bind(keys)
+                .bind(now)
+                .fetch_all(connection)
+                .await
+                .context("reading idempotency keys")?;
+        let holders = holders.into_iter();
+        Ok(holders
+            .map(|(key, fingerprint, id)| (key.clone(), Claim { key, fingerprint, id }))
+            .collect())
+    }
+}
+
+/// Forgets keys whose time is over until stopped. A failed look is made up for by the next.
+pub async fn forget(pool: PgPool, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        while !stop.is_cancelled() {
+            match within(LIMIT, forget_some(&pool)).await {
+                Ok(FORGOTTEN..) => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "forgetting keys failed");
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn forget_some(pool: &PgPool) -> anyhow::Result<i64> {
+    let mut lease = Lease::take(pool).await?;
+    let forgotten = sqlx::query(
+        "DELETE FROM idempotency_key WHERE key = ANY(ARRAY( \
+             SELECT key FROM idempotency_key WHERE expires_at <= $1 LIMIT $2))",
+    )
+    .bind(clock::now())
+    .bind(FORGOTTEN)
+    .execute(&mut *lease)
+    .await
+    .context("forgetting idempotency keys")?;
+    lease.keep();
+    Ok(forgotten.rows_affected().cast_signed())
+}
