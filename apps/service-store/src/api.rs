@@ -2,11 +2,11 @@
 
 use ordersaga_contract::ItemId;
 use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody, LookupFailure, Text};
+use ordersaga_runtime::postgres::{NoAnswer, Unconfirmed};
 use poem_openapi::param::Query;
 use poem_openapi::{ApiResponse, Object, OpenApi, Tags};
 use serde::{Deserialize, Serialize};
 
-use crate::db::NotAdded;
 use crate::items::Items;
 use crate::view::ItemView;
 
@@ -107,9 +107,12 @@ impl Api {
     async fn add(&self, body: JsonBody<AddItem>) -> Result<Added, Failure> {
         let AddItem { seller_id, price, name, quantity } = body.0;
         let added = self.items.add(seller_id.into(), price.get(), name.as_str(), quantity.get());
-        let item_id: ItemId = added.await.map_err(|error| match error {
-            NotAdded::Unasked(cause) => Failure::unavailable(cause),
-            NotAdded::Undecided(cause) => Failure::undecided(cause),
+        let item_id: ItemId = added.await.map_err(|error| {
+            if error.is::<Unconfirmed>() || error.is::<NoAnswer>() {
+                Failure::undecided(error)
+            } else {
+                Failure::unavailable(error)
+            }
         })?;
         Ok(Added::Added(
             JsonBody(ItemAdded { item_id: item_id.get() }),

@@ -9,20 +9,21 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use ordersaga_contract::{ItemId, SellerId};
-use ordersaga_runtime::postgres::within;
+use ordersaga_runtime::postgres::{self, within};
 use parking_lot::Mutex;
 use sqlx::PgPool;
 
 use crate::cache::{Cache, Lookup};
-use crate::db::{self, NotAdded};
+use crate::db;
 use crate::view::ItemView;
 
 /// An item with its version, if there is one.
 type Loaded = Option<(ItemView, i64)>;
 type Load = Shared<BoxFuture<'static, Result<Loaded, Arc<anyhow::Error>>>>;
 
-/// How long loading an item may take.
+/// How long loading an item, or adding one, may take.
 const LOAD_LIMIT: Duration = Duration::from_secs(5);
+const ADD_LIMIT: Duration = Duration::from_secs(8);
 
 pub(crate) struct Items {
     pool: PgPool,
@@ -55,15 +56,17 @@ impl Items {
         Ok(loaded.map(|(view, _)| view))
     }
 
-    /// Adds an item and returns its id.
+    /// Adds an item and returns its id. Whether it was added is not known if the error is
+    /// [`postgres::Unconfirmed`] or [`postgres::NoAnswer`].
     pub(crate) async fn add(
         &self,
         seller: SellerId,
         price: i64,
         name: &str,
         quantity: i64,
-    ) -> Result<ItemId, NotAdded> {
-        let item = db::insert_item(&self.pool, seller, price, name, quantity).await?;
+    ) -> anyhow::Result<ItemId> {
+        let insert = || db::insert_item(&self.pool, seller, price, name, quantity);
+        let item = within(ADD_LIMIT, postgres::repeat(&self.pool, insert)).await?;
         // Somebody may have asked for the id before it existed.
         self.cache.forget_absence(item).await;
         Ok(item)
@@ -95,14 +98,7 @@ impl Items {
     }
 }
 
-/// Reads from the database; a second time if the first connection proves to be from before a
-/// restart of the server.
+/// Reads from the database.
 async fn read(pool: &PgPool, item: ItemId) -> anyhow::Result<Loaded> {
-    within(LOAD_LIMIT, async {
-        match db::find_item(pool, item).await {
-            Ok(found) => Ok(found),
-            Err(_) => db::find_item(pool, item).await,
-        }
-    })
-    .await
+    within(LOAD_LIMIT, postgres::repeat(pool, || db::find_item(pool, item))).await
 }

@@ -29,7 +29,7 @@ use crate::crash;
 use crate::health::Dependency;
 use crate::outbox::{CHANNEL, Outbox};
 use crate::pace::{self, Pace};
-use crate::postgres::{Lease, within};
+use crate::postgres::{self, Lease, within};
 use crate::producer::{Delivery, Outgoing, Publisher};
 use crate::trace;
 
@@ -126,7 +126,12 @@ impl Relay {
         publisher: &Arc<Publisher>,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
-        let connect = async { Ok(PgConnection::connect_with(&self.database).await?) };
+        let connect = async {
+            let mut connection = PgConnection::connect_with(&self.database).await?;
+            // What cannot be deleted afterwards would be published again and again.
+            postgres::ensure_writable(&mut connection).await?;
+            Ok(connection)
+        };
         let mut connection = within(STATEMENT_LIMIT, connect).await?;
         while !lock(&mut connection).await? {
             // Asking again, rather than waiting in a statement: that would hold back vacuum.
