@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ordersaga_checker::{EVENTS, Log, Record};
-use ordersaga_devstack::{Service, ServiceProcess};
+use ordersaga_devstack::{Database, Service, ServiceProcess};
 use parking_lot::Mutex;
 
 use crate::proxy::Toxic;
@@ -62,6 +62,12 @@ impl Injector<'_> {
             Kind::Takeover(service) => self.take_over(service, length).await,
             Kind::Clock(seconds) => self.clock(seconds, length).await,
             Kind::FullDisk => self.fill_disk(length).await,
+            Kind::ReadOnly(cluster) => {
+                self.make_read_only(&self.system.databases()[cluster], length).await
+            }
+            Kind::EndSessions(cluster) => {
+                self.end_sessions(&self.system.databases()[cluster], length).await
+            }
         }
         .with_context(|| format!("{} {}", fault.kind.name(), fault.kind.target()))
     }
@@ -95,6 +101,23 @@ impl Injector<'_> {
         }
         disk.free()?;
         filled
+    }
+
+    async fn make_read_only(&self, database: &Database, length: Duration) -> Result<()> {
+        database.set_read_only(true).await?;
+        let ended = database.end_sessions().await;
+        tokio::time::sleep(length).await;
+        database.set_read_only(false).await?;
+        ended
+    }
+
+    async fn end_sessions(&self, database: &Database, length: Duration) -> Result<()> {
+        let end = tokio::time::Instant::now() + length;
+        while tokio::time::Instant::now() < end {
+            database.end_sessions().await?;
+            tokio::time::sleep(AGAIN).await;
+        }
+        Ok(())
     }
 
     async fn freeze(&self, target: Target, length: Duration) -> Result<()> {

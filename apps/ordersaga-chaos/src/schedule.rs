@@ -44,6 +44,11 @@ pub(crate) enum Kind {
     Clock(i64),
     /// The disk of a database is full.
     FullDisk,
+    /// New sessions of a database cannot write, and the old ones end; those opened meanwhile stay
+    /// so.
+    ReadOnly(Cluster),
+    /// All sessions of a database are ended, again and again.
+    EndSessions(Cluster),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -143,6 +148,8 @@ impl Kind {
             Self::Takeover(_) => "frozen and replaced",
             Self::Clock(_) => "clock off",
             Self::FullDisk => "disk full",
+            Self::ReadOnly(_) => "read-only",
+            Self::EndSessions(_) => "sessions ended",
         }
     }
 
@@ -155,6 +162,9 @@ impl Kind {
             Self::Rebalance(service) | Self::Takeover(service) => service.to_string(),
             Self::Clock(seconds) => format!("service-create-order, {seconds:+} s"),
             Self::FullDisk => format!("postgres {}", crate::SMALL_DISK),
+            Self::ReadOnly(cluster) | Self::EndSessions(cluster) => {
+                Target::Postgres(cluster).to_string()
+            }
         }
     }
 
@@ -179,6 +189,8 @@ impl Kind {
             (1, Service::ALL.map(Self::Takeover).to_vec()),
             (1, vec![Self::Clock(3_600), Self::Clock(-3_600)]),
             (1, vec![Self::FullDisk]),
+            (1, Cluster::ALL.map(Self::ReadOnly).to_vec()),
+            (1, Cluster::ALL.map(Self::EndSessions).to_vec()),
         ]
     }
 }
@@ -260,7 +272,7 @@ fn length(kind: Kind, rng: &mut fastrand::Rng) -> Duration {
         Kind::Network(..) => between(1_500, 7_000),
         Kind::Repeat | Kind::Poison => between(500, 1_500),
         Kind::Rebalance(_) | Kind::Clock(_) => between(4_000, 7_000),
-        Kind::FullDisk => between(3_000, 6_000),
+        Kind::FullDisk | Kind::ReadOnly(_) | Kind::EndSessions(_) => between(3_000, 6_000),
     }
 }
 
@@ -283,9 +295,9 @@ mod tests {
             faults.into_iter().map(|fault| fault.kind).collect::<Vec<_>>()
         };
         let few: std::collections::BTreeSet<_> =
-            kinds(12).iter().map(std::mem::discriminant).map(|d| format!("{d:?}")).collect();
-        assert_eq!(few.len(), 9, "{few:?}");
-        let many = kinds(200);
+            kinds(14).iter().map(std::mem::discriminant).map(|d| format!("{d:?}")).collect();
+        assert_eq!(few.len(), 11, "{few:?}");
+        let many = kinds(300);
         for kind in Kind::all().into_iter().flat_map(|(_, kinds)| kinds) {
             assert!(many.contains(&kind), "{kind:?} never happens");
         }

@@ -6,6 +6,7 @@ use ordersaga_runtime::http::{
     About, AsciiText, Bounded, Failure, Id, JsonBody, LookupFailure, ProblemType, Shed,
 };
 use ordersaga_runtime::outbox::Outbox;
+use ordersaga_runtime::postgres::ReadOnly;
 use poem_openapi::param::{Header, Query};
 use poem_openapi::{ApiResponse, Object, OpenApi, Tags};
 use serde::{Deserialize, Serialize};
@@ -195,6 +196,7 @@ const UNDECIDED: &str = "The database did not answer in time: the request may or
 fn refusal(answer: &Answer) -> Failure {
     match answer {
         Answer::KeyReused => Failure::key_reused(),
+        Answer::ReadOnly => Failure::unavailable(ReadOnly),
         Answer::Undecided => Failure::new(ProblemType::Timeout, UNDECIDED),
         Answer::Placed(_) | Answer::Cancelled | Answer::Unknown => {
             Failure::internal(anyhow::anyhow!("an answer to another command"))

@@ -11,7 +11,7 @@ use ordersaga_runtime::backoff::Backoff;
 use ordersaga_runtime::group_commit::Batches;
 use ordersaga_runtime::idempotency::{Claim, Keys};
 use ordersaga_runtime::outbox::{Batch, Outbox};
-use ordersaga_runtime::postgres::Lease;
+use ordersaga_runtime::postgres::{self, Lease, Unconfirmed};
 use ordersaga_runtime::{clock, crash};
 use ordersaga_saga::order::Input;
 use sqlx::{Connection, PgPool};
@@ -58,6 +58,8 @@ pub(crate) enum Answer {
     Unknown,
     /// The key was used for another request.
     KeyReused,
+    /// The database takes no writes now: nothing was done.
+    ReadOnly,
     /// The database did not answer: the command may or may not have had its effect.
     Undecided,
 }
@@ -116,12 +118,13 @@ impl Desk {
     /// Commits a batch and answers each command in its place.
     ///
     /// A transaction whose end is unknown is repeated *under the same order ids and time*: what an
-    /// earlier try did commit is then recognised and not done again.
+    /// earlier try did commit is then recognised and not done again. On a read-only database no
+    /// try can help soon.
     async fn commit(&self, commands: Vec<Command>) -> Vec<Answer> {
         let time = clock::now();
         let give_up = Instant::now() + PATIENCE;
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
-        let mut ids = Vec::new();
+        let (mut ids, mut unconfirmed) = (Vec::new(), false);
         loop {
             let attempt =
                 tokio::time::timeout_at(give_up, self.transact(&commands, &mut ids, time));
@@ -132,6 +135,13 @@ impl Desk {
                     return answers;
                 }
                 Ok(Err(error)) => {
+                    unconfirmed |= error.is::<Unconfirmed>();
+                    if postgres::is_read_only(&error) && !unconfirmed {
+                        return vec![Answer::ReadOnly; commands.len()];
+                    }
+                    if postgres::is_broken(&error) {
+                        postgres::close_idle(&self.pool);
+                    }
                     let error = format!("{error:#}");
                     tracing::warn!(commands = commands.len(), error, "a batch is tried again");
                 }
@@ -176,7 +186,7 @@ impl Desk {
             self.cancel(&mut transaction, commands, &holders, &mut answers, &mut batch).await?;
         self.outbox.append(&mut transaction, &batch).await?;
         crash::point("desk.before_commit");
-        transaction.commit().await?;
+        postgres::commit(transaction).await?;
         lease.keep();
         cancelled.committed();
         Ok(answers)

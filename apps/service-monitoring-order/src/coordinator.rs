@@ -22,9 +22,6 @@ use crate::shards::Shards;
 /// Serialises instances that start together.
 const LOCK: i64 = 0x7368_6172_6473;
 
-/// How long the coordinator may take to say where the partitions lie.
-const LOCATE_LIMIT: Duration = Duration::from_secs(3);
-
 /// How the coordinator talks to a node. Without a batch size every row is a round trip of its own;
 /// without the time-outs a silent node hangs a session for ever.
 const SERVER_OPTIONS: [(&str, &str); 8] = [
@@ -70,16 +67,9 @@ impl Coordinator {
         if stop.run_until_cancelled(prepare).await.is_none() {
             return Ok(());
         }
-        let mut ticks = tokio::time::interval(Duration::from_secs(1));
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            match postgres::within(LOCATE_LIMIT, self.shards.locate(&self.pool)).await {
-                Ok(()) => database.up(),
-                Err(error) => {
-                    tracing::debug!(error = format!("{error:#}"), "the coordinator");
-                    database.down("the partitions cannot be read");
-                }
-            }
-        }
+        let locate = || self.shards.locate(&self.pool);
+        let watch = postgres::watch(&self.pool, &database, locate);
+        stop.run_until_cancelled(Box::pin(watch)).await;
         Ok(())
     }
 

@@ -79,10 +79,12 @@ impl Shards {
         self.owners.read().get(partition as usize)?.clone()
     }
 
-    /// Learns from the coordinator's catalog where the partitions lie.
+    /// Learns from the coordinator's catalog where the partitions lie; fails as well if nothing
+    /// can be written there.
     pub(crate) async fn locate(&self, coordinator: &PgPool) -> anyhow::Result<()> {
         let mut lease = Lease::take(coordinator).await?;
         let partitions = db::partitions(&mut lease).await?;
+        postgres::ensure_writable(&mut lease).await?;
         lease.keep();
         let mut owners = vec![None; PARTITIONS as usize];
         for partition in partitions {
@@ -119,20 +121,22 @@ impl Shards {
     }
 
     /// What was heard of an order: from its owner, or through the coordinator where the owner
-    /// cannot be asked directly. An owner that is down is not waited for.
+    /// cannot be asked directly. An owner that is down is not waited for; one that is read-only
+    /// still knows what it heard before.
     pub(crate) async fn history(&self, order: OrderId) -> anyhow::Result<Option<History>> {
         let owner = self.owner(partition_of(order)).context("the partitions are not known yet")?;
         let shard = &self.nodes[owner.node];
-        anyhow::ensure!(shard.dependency.is_up(), "{} is down", shard.name);
-        let direct = db::history(&shard.pool, &owner.table, order);
-        match within(DIRECT_LIMIT, direct).await {
+        anyhow::ensure!(shard.dependency.is_readable(), "{} is down", shard.name);
+        let read = || db::history(&shard.pool, &owner.table, order);
+        match within(DIRECT_LIMIT, postgres::repeat(&shard.pool, read)).await {
             Ok(history) => Ok(history),
             // It hangs: through the coordinator it would too, and hold up the coordinator.
             Err(error) if error.is::<NoAnswer>() => Err(error),
             Err(error) => {
                 tracing::debug!(error = format!("{error:#}"), "a direct read");
                 let _turn = self.detours.acquire().await?;
-                within(DETOUR_LIMIT, db::history(&self.coordinator, "order_event", order)).await
+                let read = || db::history(&self.coordinator, "order_event", order);
+                within(DETOUR_LIMIT, postgres::repeat(&self.coordinator, read)).await
             }
         }
     }

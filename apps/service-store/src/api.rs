@@ -1,13 +1,15 @@
 //! The HTTP API: find and add items.
 
+use ordersaga_contract::ItemId;
 use ordersaga_runtime::http::{
     About, AsciiText, Bounded, Failure, Id, JsonBody, LookupFailure, Text,
 };
+use ordersaga_runtime::postgres::{NoAnswer, Unconfirmed};
 use poem_openapi::param::{Header, Query};
 use poem_openapi::{ApiResponse, Object, OpenApi, Tags};
 use serde::{Deserialize, Serialize};
 
-use crate::db::{NewItem, NotAdded};
+use crate::db::NewItem;
 use crate::items::Items;
 use crate::view::ItemView;
 
@@ -124,11 +126,14 @@ impl Api {
             quantity: quantity.get(),
             key: idempotency_key.0.map(AsciiText::into_string),
         };
-        let item_id = self.items.add(&new).await.map_err(|error| match error {
-            NotAdded::Unasked(cause) => Failure::unavailable(cause),
-            NotAdded::Undecided(cause) => Failure::undecided(cause),
-            NotAdded::KeyReused => Failure::key_reused(),
+        let added: Option<ItemId> = self.items.add(&new).await.map_err(|error| {
+            if error.is::<Unconfirmed>() || error.is::<NoAnswer>() {
+                Failure::undecided(error)
+            } else {
+                Failure::unavailable(error)
+            }
         })?;
+        let item_id = added.ok_or_else(Failure::key_reused)?;
         Ok(Added::Added(
             JsonBody(ItemAdded { item_id: item_id.get() }),
             format!("/api/v1/items/find?item_id={item_id}"),

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{ItemId, Order, Reason, SellerId};
 use ordersaga_runtime::idempotency::{Claim, Keys};
-use ordersaga_runtime::postgres::{Lease, UnknownCode};
+use ordersaga_runtime::postgres::{self, Lease, UnknownCode};
 use ordersaga_runtime::{clock, crash};
 use ordersaga_saga::stock::{Ledger, Reservation, Stock};
 use sqlx::migrate::Migrator;
@@ -131,17 +131,6 @@ pub(crate) async fn write_stock(
     .context("writing stock")
 }
 
-/// Why there is no id of an item.
-#[derive(Debug)]
-pub(crate) enum NotAdded {
-    /// The database was not asked.
-    Unasked(anyhow::Error),
-    /// It was asked and gave no answer: the item may be there.
-    Undecided(anyhow::Error),
-    /// The key was used for another request.
-    KeyReused,
-}
-
 /// An item to be.
 #[derive(Debug)]
 pub(crate) struct NewItem {
@@ -161,62 +150,50 @@ impl NewItem {
     }
 }
 
-/// Adds an item, or finds the one that its key stands for.
+/// Adds an item, or finds the one that its key stands for; `None` if the key is another request's.
+/// After an error it is certainly not added, unless the error is [`postgres::Unconfirmed`].
 pub(crate) async fn add_item(
     pool: &PgPool,
     keys: &Keys,
     new: &NewItem,
-) -> Result<ItemId, NotAdded> {
-    let mut lease = Lease::take(pool).await.map_err(|error| NotAdded::Unasked(error.into()))?;
-    let add = async {
-        let added = try_add(&mut lease, keys, new).await;
-        if !added.as_ref().is_err_and(is_taken) {
-            return added;
-        }
+) -> anyhow::Result<Option<ItemId>> {
+    let mut lease = Lease::take(pool).await?;
+    let mut added = try_add(&mut lease, keys, new).await;
+    if added.as_ref().is_err_and(is_taken) {
         // A server that was restored gives out ids again.
         tracing::warn!("item ids were given out twice");
         let skip = sqlx::query("SELECT skip_taken_item_ids()").execute(&mut *lease);
         skip.await.context("skipping taken item ids")?;
-        try_add(&mut lease, keys, new).await
-    };
-    let added = add.await;
-    let added = added.map_err(NotAdded::Undecided)?;
+        added = try_add(&mut lease, keys, new).await;
+    }
+    let added = added?;
     lease.keep();
-    added.ok_or(NotAdded::KeyReused)
+    Ok(added)
 }
 
+/// The item comes before its key, which is written down with the item's id; it is taken back if the
+/// key proves to be held.
 async fn try_add(
     connection: &mut PgConnection,
     keys: &Keys,
     new: &NewItem,
 ) -> anyhow::Result<Option<ItemId>> {
-    match &new.key {
-        None => insert_item(connection, new).await.map(Some),
-        Some(key) => insert_once(connection, keys, key, new).await,
-    }
-}
-
-/// Adds an item under a key; `None` if the key is another request's. The item comes first, since
-/// the key is written down with its id, and is taken back if the key proves to be held.
-async fn insert_once(
-    connection: &mut PgConnection,
-    keys: &Keys,
-    key: &str,
-    new: &NewItem,
-) -> anyhow::Result<Option<ItemId>> {
     let mut transaction = connection.begin().await?;
     let item = insert_item(&mut transaction, new).await?;
-    let claim = Claim::new(key, &new.request(), item.get());
-    let holders = keys.claim(&mut transaction, &[claim], &[key], clock::now()).await?;
-    let holder = holders.get(key).context("a key that nobody holds")?;
-    if holder.id == item.get() {
-        crash::point("items.before_commit");
-        transaction.commit().await?;
-        crash::point("items.after_commit");
-        return Ok(Some(item));
+    if let Some(key) = &new.key {
+        let claim = Claim::new(key, &new.request(), item.get());
+        let holders = keys.claim(&mut transaction, &[claim], &[key], clock::now()).await?;
+        let holder = holders.get(key).context("a key that nobody holds")?;
+        if holder.id != item.get() {
+            transaction.rollback().await?;
+            let is_same = holder.is_for(&new.request());
+            return Ok(if is_same { Some(holder.id.try_into()?) } else { None });
+        }
     }
-    transaction.rollback().await?;
-    Ok(if holder.is_for(&new.request()) { Some(holder.id.try_into()?) } else { None })
+    crash::point("items.before_commit");
+    postgres::commit(transaction).await?;
+    crash::point("items.after_commit");
+    Ok(Some(item))
 }
 
 async fn insert_item(connection: &mut PgConnection, new: &NewItem) -> anyhow::Result<ItemId> {
@@ -346,25 +323,5 @@ fn encode(reservation: Reservation) -> (i16, Option<i16>) {
         Reservation::Released => (2, None),
         Reservation::Refused(reason) => (3, Some(reason.code())),
         Reservation::Cancelled => (4, None),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn without_a_database_an_item_is_certainly_not_added() {
-        let nowhere = ordersaga_runtime::postgres::pool("postgres://127.0.0.1:1/none", "test", 1);
-        let keys = Keys::new("item_id", std::time::Duration::MAX);
-        let new = NewItem {
-            seller_id: SellerId::try_from(1).unwrap(),
-            price: 1,
-            name: "apple".to_owned(),
-            quantity: 1,
-            key: None,
-        };
-        let added = add_item(&nowhere.unwrap(), &keys, &new).await;
-        assert!(matches!(added, Err(NotAdded::Unasked(_))), "{added:?}");
     }
 }

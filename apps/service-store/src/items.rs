@@ -10,20 +10,21 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use ordersaga_contract::ItemId;
 use ordersaga_runtime::idempotency::Keys;
-use ordersaga_runtime::postgres::within;
+use ordersaga_runtime::postgres::{self, within};
 use parking_lot::Mutex;
 use sqlx::PgPool;
 
 use crate::cache::{Cache, Lookup};
-use crate::db::{self, NewItem, NotAdded};
+use crate::db::{self, NewItem};
 use crate::view::ItemView;
 
 /// An item with its version, if there is one.
 type Loaded = Option<(ItemView, i64)>;
 type Load = Shared<BoxFuture<'static, Result<Loaded, Arc<anyhow::Error>>>>;
 
-/// How long loading an item may take.
+/// How long loading an item, or adding one, may take.
 const LOAD_LIMIT: Duration = Duration::from_secs(5);
+const ADD_LIMIT: Duration = Duration::from_secs(8);
 
 pub(crate) struct Items {
     pool: PgPool,
@@ -57,12 +58,17 @@ impl Items {
         Ok(loaded.map(|(view, _)| view))
     }
 
-    /// Adds an item and returns its id; that of its key's item, if the key stands for one.
-    pub(crate) async fn add(&self, new: &NewItem) -> Result<ItemId, NotAdded> {
-        let item = db::add_item(&self.pool, &self.keys, new).await?;
+    /// Adds an item and returns its id, that of its key's item if the key stands for one; `None` if
+    /// the key is another request's. Whether it was added is not known if the error is
+    /// [`postgres::Unconfirmed`] or [`postgres::NoAnswer`].
+    pub(crate) async fn add(&self, new: &NewItem) -> anyhow::Result<Option<ItemId>> {
+        let add = || db::add_item(&self.pool, &self.keys, new);
+        let Some(item) = within(ADD_LIMIT, postgres::repeat(&self.pool, add)).await? else {
+            return Ok(None);
+        };
         // Somebody may have asked for the id before it existed.
         self.cache.forget_absence(item).await;
-        Ok(item)
+        Ok(Some(item))
     }
 
     fn load(&self, item: ItemId, epoch: String) -> Load {
@@ -91,14 +97,7 @@ impl Items {
     }
 }
 
-/// Reads from the database; a second time if the first connection proves to be from before a
-/// restart of the server.
+/// Reads from the database.
 async fn read(pool: &PgPool, item: ItemId) -> anyhow::Result<Loaded> {
-    within(LOAD_LIMIT, async {
-        match db::find_item(pool, item).await {
-            Ok(found) => Ok(found),
-            Err(_) => db::find_item(pool, item).await,
-        }
-    })
-    .await
+    within(LOAD_LIMIT, postgres::repeat(pool, || db::find_item(pool, item))).await
 }

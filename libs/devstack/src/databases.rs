@@ -132,6 +132,35 @@ impl Database {
             .with_context(|| format!("cannot connect to {} on port {}", self.name, self.port))
     }
 
+    /// Makes the transactions of new sessions read-only, or no longer so. Sessions that there are
+    /// stay as they are.
+    pub async fn set_read_only(&self, read_only: bool) -> Result<()> {
+        let change = if read_only { "SET" } else { "RESET" };
+        let value = if read_only { " = on" } else { "" };
+        let mut connection = self.superuser().await?;
+        execute(&mut connection, "SET default_transaction_read_only = off".to_owned()).await?;
+        let alter = format!(
+            "ALTER DATABASE \"{}\" {change} default_transaction_read_only{value}",
+            self.name
+        );
+        execute(&mut connection, alter).await?;
+        Ok(connection.close().await?)
+    }
+
+    /// Ends the services' sessions, on a shard the coordinator's too, as an administrator may at any
+    /// time; they are gone when this returns.
+    pub async fn end_sessions(&self) -> Result<()> {
+        let mut connection = self.superuser().await?;
+        sqlx::query(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
+             WHERE datname = current_database() \
+               AND usename IN ('ordersaga_service', 'ordersaga_fdw')",
+        )
+        .execute(&mut connection)
+        .await?;
+        Ok(connection.close().await?)
+    }
+
     async fn bootstrap(&self, cluster: Cluster) -> Result<()> {
         let mut connection = self.superuser().await?;
         let mut settings = vec![("ordersaga.owner_password", &self.passwords.owner)];

@@ -43,6 +43,7 @@ struct State {
     /// Required only until it has been up once.
     awaited: bool,
     up: AtomicBool,
+    readable: AtomicBool,
     gauge: IntGauge,
     since: Mutex<Since>,
 }
@@ -103,6 +104,7 @@ impl Health {
             required: AtomicBool::new(required),
             awaited,
             up: AtomicBool::new(false),
+            readable: AtomicBool::new(false),
             gauge,
             since: Mutex::new(since),
         }));
@@ -136,8 +138,18 @@ impl Dependency {
 
     /// It cannot be used, and why. Logs only when that is news; the newest reason is kept.
     pub fn down(&self, why: impl Display) {
+        self.lost(why, false);
+    }
+
+    /// It cannot be used but for reading, and why: down, to all but [`Dependency::is_readable`].
+    pub fn readable(&self, why: impl Display) {
+        self.lost(why, true);
+    }
+
+    fn lost(&self, why: impl Display, readable: bool) {
         let why = why.to_string();
         let mut since = self.0.since.lock();
+        self.0.readable.store(readable, Ordering::Release);
         if self.0.up.swap(false, Ordering::Release) {
             self.0.gauge.set(0);
             since.time = clock::now();
@@ -151,6 +163,11 @@ impl Dependency {
     /// Whether it can be used now.
     pub fn is_up(&self) -> bool {
         self.0.up.load(Ordering::Acquire)
+    }
+
+    /// Whether it can be used now, or at least be read.
+    pub fn is_readable(&self) -> bool {
+        self.is_up() || self.0.readable.load(Ordering::Acquire)
     }
 
     /// Waits until it can be used; false if `stop` comes first.
@@ -218,6 +235,18 @@ mod tests {
         redis.up();
         assert!(redis.clone().is_up());
         assert_eq!(of_redis().detail, None);
+    }
+
+    #[test]
+    fn what_can_only_be_read_is_not_ready() {
+        let health = Health::default();
+        let postgres = health.required("postgres");
+        assert!(!postgres.is_readable());
+        postgres.up();
+        postgres.readable("read-only");
+        assert!(postgres.is_readable() && !postgres.is_up() && !health.report().ready);
+        postgres.down("gone");
+        assert!(!postgres.is_readable());
     }
 
     #[test]

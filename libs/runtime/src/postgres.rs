@@ -1,10 +1,12 @@
-//! Postgres: pools that fail soon instead of hanging, and migrations at start.
+//! Postgres: pools that fail soon instead of hanging, work that outlives a broken connection, and
+//! migrations at start.
 
 use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
+use sqlx::Transaction;
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Postgres};
@@ -26,6 +28,9 @@ pub const SILENCE: Duration = Duration::from_secs(2);
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
 /// How soon a database that went or came shows.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often work is done again when its connection breaks. Once is enough if they all broke at
+/// one time; the others are for trouble that goes on.
+const REPETITIONS: u32 = 3;
 
 /// Connection settings from a URL. An IPv6 address stands in brackets there and without them
 /// everywhere else.
@@ -137,11 +142,109 @@ pub struct NoAnswer;
 #[error("an unknown {0}")]
 pub struct UnknownCode(pub &'static str);
 
+/// The database was asked to commit and did not say that it has.
+#[derive(Debug, thiserror::Error)]
+#[error("the commit was not confirmed")]
+pub struct Unconfirmed;
+
+/// Commits. An error of this, [`Unconfirmed`], leaves open whether the transaction had its effect;
+/// any error before it says that there is none.
+pub async fn commit(transaction: Transaction<'_, Postgres>) -> anyhow::Result<()> {
+    transaction.commit().await.context(Unconfirmed)
+}
+
+/// Does what `attempt` does, on a connection that it takes from the pool, and does it again if that
+/// connection proves to be broken: the server may be up all the same. Not after a [`commit`] without
+/// an answer. A statement outside of a transaction must therefore only read.
+pub async fn repeat<T, F: Future<Output = anyhow::Result<T>>>(
+    pool: &PgPool,
+    attempt: impl Fn() -> F,
+) -> anyhow::Result<T> {
+    let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(50));
+    for _ in 0..REPETITIONS {
+        match attempt().await {
+            Err(error) if is_broken(&error) && !error.is::<Unconfirmed>() => {
+                tracing::debug!(error = format!("{error:#}"), "again on another connection");
+                close_idle(pool);
+                backoff.wait().await;
+            }
+            outcome => return outcome,
+        }
+    }
+    attempt().await
+}
+
+/// Closes the connections nobody uses: what became of one may have become of all.
+pub fn close_idle(pool: &PgPool) {
+    while let Some(mut connection) = pool.try_acquire() {
+        connection.close_on_drop();
+    }
+}
+
+/// Whether the connection has ended, by an error of its own or because the server ended it.
+pub fn is_broken(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<sqlx::Error>() {
+        Some(sqlx::Error::Io(_)) => true,
+        // Class 08, connection exception; the server or the session is being shut down or starting;
+        // a session that idled too long, inside of a transaction or not.
+        Some(sqlx::Error::Database(error)) => error.code().is_some_and(|code| {
+            code.starts_with("08")
+                || matches!(&*code, "57P01" | "57P02" | "57P03" | "57P05" | "25P03")
+        }),
+        _ => false,
+    }
+}
+
+/// Whether the database takes no writes: it recovers as a standby, or was made read-only.
+pub fn is_read_only(error: &anyhow::Error) -> bool {
+    let read_only = |error: &sqlx::Error| {
+        error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("25006"))
+    };
+    error.is::<ReadOnly>() || error.downcast_ref().is_some_and(read_only)
+}
+
+/// The database takes no writes.
+#[derive(Debug, thiserror::Error)]
+#[error("the database is read-only")]
+pub struct ReadOnly;
+
+/// Fails with [`ReadOnly`] if transactions of this connection cannot write.
+pub async fn ensure_writable(connection: &mut PgConnection) -> anyhow::Result<()> {
+    let read_only: String =
+        sqlx::query_scalar("SHOW transaction_read_only").fetch_one(connection).await?;
+    ensure!(read_only == "off", ReadOnly);
+    Ok(())
+}
+
 async fn probe(pool: &PgPool, query: &'static str) -> anyhow::Result<()> {
     let mut lease = Lease::take(pool).await?;
     sqlx::query(query).execute(&mut *lease).await?;
+    ensure_writable(&mut lease).await?;
     lease.keep();
     Ok(())
+}
+
+/// Keeps `database` true to what `probe` finds once a second. A read-only server's connections are
+/// closed: the next ones may lead to another server, or be set otherwise.
+pub async fn watch<F: Future<Output = anyhow::Result<()>>>(
+    pool: &PgPool,
+    database: &Dependency,
+    probe: impl Fn() -> F,
+) {
+    loop {
+        match within(PROBE_LIMIT, repeat(pool, &probe)).await {
+            Ok(()) => database.up(),
+            Err(error) if is_read_only(&error) => {
+                close_idle(pool);
+                database.readable(brief(&error));
+            }
+            Err(error) => {
+                tracing::debug!(error = format!("{error:#}"), "a probe failed");
+                database.down(brief(&error));
+            }
+        }
+        tokio::time::sleep(PROBE_INTERVAL).await;
+    }
 }
 
 /// A database's schema, and how one knows that it is there.
@@ -167,13 +270,7 @@ impl Schema {
             if let Some(owner) = &self.owner {
                 migrate(owner.expose(), self.migrations, &database).await;
             }
-            loop {
-                match within(PROBE_LIMIT, probe(&pool, self.probe)).await {
-                    Ok(()) => database.up(),
-                    Err(error) => database.down(brief(&error)),
-                }
-                tokio::time::sleep(PROBE_INTERVAL).await;
-            }
+            watch(&pool, &database, || probe(&pool, self.probe)).await;
         };
         // Boxed: with the TLS handshake in it a connection attempt is large.
         stop.run_until_cancelled(Box::pin(keep)).await;
@@ -227,6 +324,9 @@ pub(crate) fn brief(error: &anyhow::Error) -> &'static str {
     if error.is::<NoAnswer>() {
         return "does not answer";
     }
+    if is_read_only(error) {
+        return "read-only";
+    }
     match error.downcast_ref::<sqlx::Error>() {
         Some(sqlx::Error::PoolTimedOut) => "no connection within the time limit",
         // How rustls' errors come.
@@ -246,6 +346,8 @@ pub(crate) fn brief(error: &anyhow::Error) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
@@ -258,5 +360,27 @@ mod tests {
         ] {
             assert_eq!(parse(url).unwrap().get_host(), host);
         }
+    }
+
+    /// How often work is done that always fails in this way.
+    async fn attempts(error: impl Fn() -> anyhow::Error) -> u32 {
+        let (pool, made) = (pool("postgres://127.0.0.1:1/none", "test", 1).unwrap(), Cell::new(0));
+        let failed: anyhow::Result<()> = repeat(&pool, || async {
+            made.set(made.get() + 1);
+            Err(error())
+        })
+        .await;
+        failed.unwrap_err();
+        made.get()
+    }
+
+    #[tokio::test]
+    async fn what_a_broken_connection_did_not_do_is_done_again() {
+        let reset = || sqlx::Error::Io(ErrorKind::ConnectionReset.into());
+        assert_eq!(attempts(|| anyhow::Error::new(reset()).context("finding")).await, 4);
+        let unconfirmed = || anyhow::Error::new(reset()).context(Unconfirmed);
+        assert_eq!(attempts(|| unconfirmed().context("adding")).await, 1, "it may be done");
+        assert_eq!(attempts(|| sqlx::Error::PoolTimedOut.into()).await, 1, "nobody is there");
+        assert_eq!(attempts(|| ReadOnly.into()).await, 1, "it would be refused again");
     }
 }

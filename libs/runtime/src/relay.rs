@@ -136,7 +136,12 @@ impl Relay {
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         let database = postgres::holding(self.database.clone(), postgres::SILENCE);
-        let connect = async { Ok(PgConnection::connect_with(&database).await?) };
+        let connect = async {
+            let mut connection = PgConnection::connect_with(&database).await?;
+            // What cannot be deleted afterwards would be published again and again.
+            postgres::ensure_writable(&mut connection).await?;
+            Ok(connection)
+        };
         let mut connection = within(STATEMENT_LIMIT, connect).await?;
         while !lock(&mut connection).await? {
             // Asking again, rather than waiting in a statement: that would hold back vacuum.

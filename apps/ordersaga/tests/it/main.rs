@@ -10,6 +10,7 @@ mod client;
 mod compose;
 mod crash;
 mod defects;
+mod degraded;
 mod delivery;
 mod dlq;
 mod events;

@@ -112,7 +112,7 @@ impl Failure {
 
     /// 503: a dependency is away. The client does not see the cause.
     pub fn unavailable(cause: impl Into<anyhow::Error>) -> Self {
-        let detail = "something the service needs cannot be reached; try again";
+        let detail = "something the service needs cannot be used now; try again";
         Self { cause: Some(cause.into()), ..Self::new(ProblemType::Unavailable, detail) }
     }
 

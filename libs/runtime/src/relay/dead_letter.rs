@@ -12,7 +12,7 @@ use sqlx::postgres::PgPool;
 
 use super::PUBLISHED;
 use crate::dead_letters::{self, Place};
-use crate::postgres::{Lease, within};
+use crate::postgres::{self, Lease, within};
 use crate::producer::{Outgoing, Publisher};
 
 /// How often letters are looked for.
@@ -84,6 +84,10 @@ impl Letters {
         .bind(BATCH)
         .fetch_all(&mut *lease)
         .await?;
+        if !letters.is_empty() {
+            // What cannot be deleted afterwards would be sent again and again.
+            postgres::ensure_writable(&mut lease).await?;
+        }
         lease.keep();
         Ok(letters)
     }
@@ -127,7 +131,6 @@ mod tests {
     use super::*;
     use crate::config::KafkaConfig;
     use crate::health::Health;
-    use crate::postgres;
 
     #[tokio::test]
     async fn the_producer_takes_the_largest_letter() {
