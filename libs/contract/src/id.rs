@@ -39,7 +39,8 @@ pub(crate) struct Integer(pub(crate) i64);
 
 impl<'de> Deserialize<'de> for Integer {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(IntegerVisitor)
+        // Not `deserialize_any`: serde_json may be built to give numbers to that as maps.
+        deserializer.deserialize_i64(IntegerVisitor)
     }
 }
 
