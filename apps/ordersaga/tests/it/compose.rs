@@ -13,6 +13,7 @@ use tokio::process::Command;
 use crate::bed::{Bed, block_on, until};
 use crate::client::{order_for, state_of};
 use crate::dlq::{Said, program};
+use crate::registry::Registry;
 use crate::secure::{Parts, USERS, parts, password_of};
 
 type Environment = BTreeMap<String, String>;
@@ -174,13 +175,20 @@ async fn apply_topics(bed: &Bed, parts: &Parts, from: &Environment) -> Result<()
     let words: Vec<_> = command.iter().filter_map(Value::as_str).collect();
     let (name, arguments) = words.split_first().context("no program")?;
     let mut environment = environment(described, from)?;
-    moved(&mut environment, &[("KAFKA_BROKERS", "redpanda:9092", parts.broker.url())])?;
+    let registry = Registry::start(parts, &[]).await?;
+    moved(
+        &mut environment,
+        &[
+            ("KAFKA_BROKERS", "redpanda:9092", parts.broker.url()),
+            ("SCHEMA_REGISTRY_URL", "http://redpanda:8081", registry.url()),
+        ],
+    )?;
     add(&mut environment, bed, parts);
-    // There is no registry here: that its variables are known is for the other test.
-    environment.retain(|name, _| !name.starts_with("SCHEMA_REGISTRY_"));
+    environment.insert("SCHEMA_REGISTRY_CA_FILE".into(), parts.authority());
     let mut job = Command::new(program(name)?);
     job.args(arguments).envs(environment);
-    Said::by(job).await?.expect(0, "service-store: granted").map(drop)
+    let said = Said::by(job).await?.expect(0, "service-store: granted")?;
+    said.expect(0, "the schema registry is READONLY").map(drop)
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod outage;
 mod overload;
 mod partitioner;
 mod poison;
+mod registry;
 mod retention;
 mod roles;
 mod scaling;
