@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ordersaga_checker::{EVENTS, Log, Record};
+use ordersaga_contract::{OrderId, partition_of};
 use ordersaga_devstack::{Database, Service, ServiceProcess};
 use parking_lot::Mutex;
 
 use crate::proxy::Toxic;
 use crate::schedule::{Fault, Kind, Target, Trouble};
-use crate::system::{Link, System};
+use crate::system::{Link, REFUSED_CLIENT, System};
 use crate::workload::Clients;
 
 /// How often a trouble that is a moment's is repeated while it lasts.
@@ -26,6 +27,8 @@ const DELAY: Duration = Duration::from_millis(20);
 /// Records written again, and records of poison, in one go.
 const REPEATED: usize = 150;
 const POISONED: usize = 40;
+/// Every codec a broker may use but that of the services, lz4.
+const CODECS: [&str; 4] = ["none", "gzip", "snappy", "zstd"];
 
 /// What a fault needs to know of the run.
 pub(crate) struct Injector<'a> {
@@ -54,6 +57,16 @@ impl Injector<'_> {
                 again.truncate(REPEATED);
                 self.write(again, length).await
             }
+            Kind::Compressed => {
+                let sample = self.sample.lock().clone();
+                for codec in CODECS {
+                    let again = rng.choose_multiple(sample.iter(), REPEATED / CODECS.len());
+                    self.log.write_compressed(again.into_iter().cloned().collect(), codec).await?;
+                }
+                tokio::time::sleep(length).await;
+                Ok(())
+            }
+            Kind::Refused => self.write(refused(rng)?, length).await,
             Kind::Poison => {
                 let records = poison(&self.sample.lock(), rng);
                 self.write(records, length).await
@@ -291,7 +304,7 @@ fn poison(sample: &[Record], rng: &mut fastrand::Rng) -> Vec<Record> {
         "{\"version\":1,\"type\":\"OrderLost\",\"order_id\":1,\"item_id\":1,\"seller_id\":1,\
          \"client_id\":1,\"quantity\":1,\"time\":\"2026-01-02T03:04:05.000006Z\"}"
             .to_owned(),
-        "x".repeat(100_000),
+        "x".repeat(50_000),
     ];
     let mut one = |_| {
         let topic = EVENTS[rng.usize(..EVENTS.len())];
@@ -304,4 +317,18 @@ fn poison(sample: &[Record], rng: &mut fastrand::Rng) -> Vec<Record> {
         }
     };
     (0..POISONED).map(&mut one).collect()
+}
+
+/// Orders that nobody placed, of the client whose rows the databases refuse.
+fn refused(rng: &mut fastrand::Rng) -> Result<Vec<Record>> {
+    let mut one = || {
+        let order = OrderId::try_from(rng.i64(i64::MAX / 2..))?;
+        let payload = serde_json::json!({
+            "version": 1, "type": "OrderPlaced", "order_id": order, "item_id": 1, "seller_id": 1,
+            "client_id": REFUSED_CLIENT, "quantity": 1, "time": "2026-01-02T03:04:05.000006Z",
+        });
+        let partition = i32::try_from(partition_of(order))?;
+        Ok(Record::new("incoming", partition, &order.to_string(), &payload.to_string()))
+    };
+    (0..POISONED).map(|_| one()).collect()
 }

@@ -33,8 +33,12 @@ pub(crate) enum Kind {
     Network(Link, Trouble),
     /// Records that were there before are written again, in another order.
     Repeat,
+    /// The same, by clients that compress with other codecs than the services do.
+    Compressed,
     /// Records that are no events are written to the topics.
     Poison,
+    /// Events that the databases refuse, whenever they are applied, are written to the topics.
+    Refused,
     /// Further instances of a service come and go.
     Rebalance(Service),
     /// The instance that relays is frozen until another relays and has its partitions, and then
@@ -143,7 +147,9 @@ impl Kind {
             Self::Freeze(_) => "frozen",
             Self::Network(_, trouble) => trouble.name(),
             Self::Repeat => "records repeated and reordered",
+            Self::Compressed => "records compressed by other codecs",
             Self::Poison => "poison records",
+            Self::Refused => "events that the databases refuse",
             Self::Rebalance(_) => "instances come and go",
             Self::Takeover(_) => "frozen and replaced",
             Self::Clock(_) => "clock off",
@@ -158,7 +164,7 @@ impl Kind {
         match self {
             Self::Kill(target) | Self::Freeze(target) => target.to_string(),
             Self::Network(link, _) => link.name().to_owned(),
-            Self::Repeat | Self::Poison => "topics".to_owned(),
+            Self::Repeat | Self::Compressed | Self::Poison | Self::Refused => "topics".to_owned(),
             Self::Rebalance(service) | Self::Takeover(service) => service.to_string(),
             Self::Clock(seconds) => format!("service-create-order, {seconds:+} s"),
             Self::FullDisk => format!("postgres {}", crate::SMALL_DISK),
@@ -184,7 +190,9 @@ impl Kind {
             (2, Target::ALL.map(Self::Freeze).to_vec()),
             (6, Link::ALL.into_iter().flat_map(troubles).collect()),
             (1, vec![Self::Repeat]),
+            (1, vec![Self::Compressed]),
             (1, vec![Self::Poison]),
+            (1, vec![Self::Refused]),
             (1, Service::ALL.map(Self::Rebalance).to_vec()),
             (1, Service::ALL.map(Self::Takeover).to_vec()),
             (1, vec![Self::Clock(3_600), Self::Clock(-3_600)]),
@@ -270,7 +278,7 @@ fn length(kind: Kind, rng: &mut fastrand::Rng) -> Duration {
         Kind::Freeze(Target::Service(_)) | Kind::Takeover(_) => SESSION + between(500, 3_000),
         Kind::Freeze(_) => between(1_000, 8_000),
         Kind::Network(..) => between(1_500, 7_000),
-        Kind::Repeat | Kind::Poison => between(500, 1_500),
+        Kind::Repeat | Kind::Compressed | Kind::Poison | Kind::Refused => between(500, 1_500),
         Kind::Rebalance(_) | Kind::Clock(_) => between(4_000, 7_000),
         Kind::FullDisk | Kind::ReadOnly(_) | Kind::EndSessions(_) => between(3_000, 6_000),
     }
@@ -295,8 +303,8 @@ mod tests {
             faults.into_iter().map(|fault| fault.kind).collect::<Vec<_>>()
         };
         let few: std::collections::BTreeSet<_> =
-            kinds(14).iter().map(std::mem::discriminant).map(|d| format!("{d:?}")).collect();
-        assert_eq!(few.len(), 11, "{few:?}");
+            kinds(16).iter().map(std::mem::discriminant).map(|d| format!("{d:?}")).collect();
+        assert_eq!(few.len(), 13, "{few:?}");
         let many = kinds(300);
         for kind in Kind::all().into_iter().flat_map(|(_, kinds)| kinds) {
             assert!(many.contains(&kind), "{kind:?} never happens");

@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
+use ordersaga_contract::PARTITIONS;
 use ordersaga_devstack::{
     Cluster, Databases, Listener, Part, Parts, Report, Service, ServiceProcess, Stack,
     TemporaryFolder, free_port, service_env,
 };
 use ordersaga_runtime::topics::{self, Target, TopicsFile};
 use serde::Serialize;
+use sqlx::{Connection, PgConnection};
 use tokio::task::JoinSet;
 
 use crate::disk::Disk;
@@ -26,6 +28,8 @@ use supervisor::Processes;
 
 /// How long a service may take to be ready.
 const READY: Duration = Duration::from_mins(1);
+/// The client whose rows the databases refuse: no client of the run has this number.
+pub(crate) const REFUSED_CLIENT: i64 = i64::MAX;
 /// The smallest that Postgres takes: two segments.
 const LEAST_WAL: u64 = 32 << 20;
 
@@ -174,6 +178,7 @@ impl System {
             _folder: folder,
         };
         report.step("Services", system.start_services()).await?;
+        system.refuse_a_client().await?;
         Ok(system)
     }
 
@@ -181,6 +186,25 @@ impl System {
         try_join_all(Service::ALL.map(|service| self.start_service(service))).await?;
         let ready = Service::ALL.map(|service| self.service(service).wait_ready(READY));
         try_join_all(ready).await.map(drop)
+    }
+
+    /// Lets every consumer of `incoming` have a database that refuses a client's rows.
+    async fn refuse_a_client(&self) -> Result<()> {
+        let shard = (0..PARTITIONS).map(|p| format!("order_event_{p:02}")).collect::<Vec<_>>();
+        let store = vec!["reservation".to_owned()];
+        for (cluster, tables) in
+            [(Cluster::Store, &store), (Cluster::Shard1, &shard), (Cluster::Shard2, &shard)]
+        {
+            let url = self.databases[cluster].superuser_url();
+            let mut database = PgConnection::connect(&url).await?;
+            for table in tables {
+                let refuse = format!(
+                    "ALTER TABLE {table} ADD CONSTRAINT refused CHECK (client_id <> {REFUSED_CLIENT})"
+                );
+                sqlx::query(sqlx::AssertSqlSafe(refuse)).execute(&mut database).await?;
+            }
+        }
+        Ok(())
     }
 
     /// A part by name: `create-order`, `store`, `monitoring`, `shard1`, `shard2`, `redis` or

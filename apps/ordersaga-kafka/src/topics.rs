@@ -76,9 +76,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
         Command::Apply(arguments) => {
             apply(&arguments).await?;
             let prefix = &arguments.target.broker.prefix;
-            for schema in schemas::register(&arguments.registry, prefix).await? {
-                say!("{schema}");
-            }
+            schemas::register(&arguments.registry, prefix).await?;
         }
         Command::Describe(target) => describe(&target).await?,
     }

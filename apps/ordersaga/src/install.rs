@@ -39,7 +39,7 @@ impl fmt::Display for Need {
             Self::Compilers => formatter.write_str("C and C++ compilers (for librdkafka)"),
             Self::Make => formatter.write_str("make (for librdkafka)"),
             Self::Openssl => formatter.write_str("OpenSSL to compile with (for librdkafka)"),
-            Self::Python => formatter.write_str("Python 3 with venv (for schemathesis)"),
+            Self::Python => formatter.write_str("Python 3 with venv (for tests and schemathesis)"),
         }
     }
 }
@@ -132,7 +132,7 @@ pub(crate) fn ensure(only_say: bool) -> Result<()> {
     check()
 }
 
-/// The same for Python, which only fuzzing needs.
+/// The same for Python, which only testing and fuzzing need.
 pub(crate) fn ensure_python(only_say: bool) -> Result<()> {
     // Debian has venv apart from Python, and without the second module it makes no pip.
     let probe = Command::new("python3").args(["-c", "import venv, ensurepip"]).output();

@@ -23,6 +23,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let begin = Instant::now();
     install::ensure(arguments.no_install)?;
+    install::ensure_python(arguments.no_install)?;
     let report = report();
     // Tests start the services' binaries, which `cargo test` does not build for other packages.
     let build = async {

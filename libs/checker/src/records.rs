@@ -214,14 +214,24 @@ impl Log {
 
     /// Writes records in this order, each to the partition it names.
     pub async fn write(&self, records: Vec<Record>) -> Result<()> {
-        let log = self.clone();
-        tokio::task::spawn_blocking(move || log.write_blocking(&records)).await?
+        self.write_compressed(records, "none").await
     }
 
-    fn write_blocking(&self, records: &[Record]) -> Result<()> {
-        let mut client = self.client();
-        let producer: BaseProducer =
-            client.set("enable.idempotence", "true").set("linger.ms", "1").create()?;
+    /// The same, compressed by a codec that librdkafka knows by this name.
+    pub async fn write_compressed(&self, records: Vec<Record>, codec: &'static str) -> Result<()> {
+        let log = self.clone();
+        tokio::task::spawn_blocking(move || log.write_blocking(&records, codec)).await?
+    }
+
+    fn write_blocking(&self, records: &[Record], codec: &str) -> Result<()> {
+        let producer: BaseProducer = self
+            .client()
+            .set("enable.idempotence", "true")
+            .set("compression.type", codec)
+            // The topics of events take no larger batches.
+            .set("batch.size", "60000")
+            .set("linger.ms", "1")
+            .create()?;
         for record in records {
             let topic = self.name(&record.topic);
             let mut headers = OwnedHeaders::new();

@@ -82,11 +82,13 @@ impl Security {
         self.file("stranger.pem")
     }
 
-    pub(crate) fn certificate(&self) -> PathBuf {
+    /// The certificate of loopback.
+    pub fn certificate(&self) -> PathBuf {
         self.file("server.pem")
     }
 
-    pub(crate) fn key(&self) -> PathBuf {
+    /// Its key.
+    pub fn key(&self) -> PathBuf {
         self.file("server.key")
     }
 

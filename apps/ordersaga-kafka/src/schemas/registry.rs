@@ -4,8 +4,12 @@
 //!
 //! Subjects are named topic-type (`incoming-OrderPlaced`), since topics carry several types:
 //! Confluent's `TopicRecordNameStrategy`.
+//!
+//! Redpanda's registry lets every user of the broker register and delete schemas and set their
+//! rules; only its mode needs a superuser. So it is read-only but for the moment in which this
+//! module writes.
 
-use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -13,14 +17,17 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ordersaga_contract::schema::{self, EventSchema};
 use ordersaga_runtime::backoff::Backoff;
-use ordersaga_runtime::config::{Secret, SecretParser};
+use ordersaga_runtime::config::{Secret, SecretParser, readable_file};
 use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::http::Request;
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// What this version's schemas have to be to their predecessors.
 const COMPATIBILITY: &str = "BACKWARD";
+/// The mode in which nobody can change anything but the mode, and the one in which all can.
+const CLOSED: &str = "READONLY";
+const OPEN: &str = "READWRITE";
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,6 +55,16 @@ pub(crate) struct Registry {
           env = "SCHEMA_REGISTRY_PASSWORD", hide_env_values = true,
           value_parser = SecretParser { prefixes: &[] }, requires = "schema_registry_user")]
     password: Option<Secret>,
+    /// PEM of the authorities that may have signed the registry's certificate [default: those the
+    /// system trusts]
+    #[arg(
+        id = "schema_registry_ca_file",
+        long = "schema-registry-ca-file",
+        value_name = "FILE",
+        env = "SCHEMA_REGISTRY_CA_FILE",
+        value_parser = readable_file
+    )]
+    ca_file: Option<PathBuf>,
 }
 
 fn http_url(value: &str) -> Result<String, String> {
@@ -61,27 +78,11 @@ fn http_url(value: &str) -> Result<String, String> {
     }
 }
 
-/// What became of a schema.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Registered {
-    subject: String,
-    version: i64,
-    is_new: bool,
-}
-
-impl fmt::Display for Registered {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { subject, version, is_new } = self;
-        let what = if *is_new { "registered as" } else { "unchanged," };
-        write!(formatter, "{subject}: {what} version {version}")
-    }
-}
-
-/// Registers every event's schema, if a registry is given. An incompatible schema is an error
-/// before anything is changed.
-pub(crate) async fn register(registry: &Registry, prefix: &str) -> Result<Vec<Registered>> {
-    let Some(url) = registry.url.clone() else { return Ok(Vec::new()) };
-    let client = Client::new(url, registry);
+/// Registers every event's schema, if a registry is given, saying so, and leaves the registry
+/// closed. An incompatible schema is an error before anything is registered.
+pub(crate) async fn register(registry: &Registry, prefix: &str) -> Result<()> {
+    let Some(url) = registry.url.clone() else { return Ok(()) };
+    let client = Client::new(url, registry)?;
     let prefix = prefix.to_owned();
     let work = move || client.register(&prefix, &schema::all());
     tokio::task::spawn_blocking(work).await?
@@ -98,6 +99,20 @@ enum State {
     First,
 }
 
+/// What there is to do for one schema.
+struct Planned<'a> {
+    subject: String,
+    event: &'a EventSchema,
+    state: State,
+    has_rule: bool,
+}
+
+impl Planned<'_> {
+    fn is_done(&self) -> bool {
+        matches!(self.state, State::Registered(_)) && self.has_rule
+    }
+}
+
 struct Client {
     agent: Agent,
     url: String,
@@ -105,10 +120,11 @@ struct Client {
 }
 
 impl Client {
-    fn new(url: String, registry: &Registry) -> Self {
-        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+    fn new(url: String, registry: &Registry) -> Result<Self> {
+        let trusted = registry.ca_file.as_deref().map(authorities).transpose()?;
+        let trusted = trusted.unwrap_or(RootCerts::PlatformVerifier);
         let agent = Agent::config_builder()
-            .tls_config(tls)
+            .tls_config(TlsConfig::builder().root_certs(trusted).build())
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             .build();
@@ -117,20 +133,103 @@ impl Client {
             let both = BASE64_STANDARD.encode(format!("{user}:{}", password.expose()));
             Secret::new(format!("Basic {both}"))
         });
-        Self { agent: agent.into(), url, authorization }
+        Ok(Self { agent: agent.into(), url, authorization })
     }
 
-    fn register(&self, prefix: &str, events: &[EventSchema]) -> Result<Vec<Registered>> {
-        let mut planned = Vec::new();
-        for event in events {
-            let subject = format!("{prefix}{}-{}", event.topic, event.name);
-            let state = self.state(&subject, event)?;
-            planned.push((subject, event, state));
+    fn register(&self, prefix: &str, events: &[EventSchema]) -> Result<()> {
+        // First, in case a run before this one was cut short: whatever is found below stands.
+        let can_close = self.close()?;
+        let planned = events.iter().map(|event| self.plan(prefix, event));
+        let planned = planned.collect::<Result<Vec<_>>>()?;
+        let is_done = planned.iter().all(Planned::is_done);
+        let work = || planned.into_iter().try_for_each(|planned| self.carry_out(planned));
+        if is_done || !can_close {
+            work()?;
+        } else {
+            self.while_open(work)?;
         }
-        planned
-            .into_iter()
-            .map(|(subject, event, state)| self.carry_out(subject, event, state))
-            .collect()
+        if can_close {
+            say!("the schema registry is {CLOSED}");
+        } else {
+            say!(
+                "the schema registry's mode cannot be set: whoever may log in to it may change and \
+                 delete schemas"
+            );
+        }
+        Ok(())
+    }
+
+    /// Makes the registry read-only, if it is not; false: it has no mode that could be set.
+    fn close(&self) -> Result<bool> {
+        let answer = self.ask("GET", "/mode", None)?;
+        let mode = answer.as_ref().and_then(|answer| answer["mode"].as_str());
+        match mode {
+            None => Ok(false),
+            Some(CLOSED) => Ok(true),
+            Some(open) => {
+                let is_closed = self.set_mode(CLOSED)?;
+                if is_closed {
+                    say!(
+                        "the schema registry was open to every user ({open}): it is new, or a run \
+                         before this one was cut short"
+                    );
+                }
+                Ok(is_closed)
+            }
+        }
+    }
+
+    /// Opens the registry for the time of `work` and closes it again, whatever came of it.
+    fn while_open(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let set = |mode| {
+            let is_set = self.set_mode(mode)?;
+            ensure!(is_set, "the schema registry does not let its mode be set to {mode}");
+            Ok(())
+        };
+        set(OPEN)?;
+        let outcome = work();
+        match (outcome, set(CLOSED)) {
+            (Ok(()), Ok(())) => Ok(()),
+            (Err(error), Ok(())) => {
+                Err(error.context(format!("stopped midway, the schema registry is {CLOSED} again")))
+            }
+            (Ok(()), Err(error)) => {
+                Err(error.context("all schemas are registered, and the registry is left open"))
+            }
+            (Err(error), Err(closing)) => Err(error
+                .context(format!("stopped midway, and the registry is left open: {closing:#}"))),
+        }
+    }
+
+    /// Looks only.
+    fn plan<'a>(&self, prefix: &str, event: &'a EventSchema) -> Result<Planned<'a>> {
+        let subject = format!("{prefix}{}-{}", event.topic, event.name);
+        let state = self.state(&subject, event)?;
+        let has_rule = match state {
+            // Some registries have no rule for a subject that is not there yet.
+            State::First => false,
+            State::Registered(_) | State::Successor => {
+                let rule = self.ask("GET", &format!("/config/{subject}"), None)?;
+                rule.is_some_and(|rule| rule["compatibilityLevel"] == COMPATIBILITY)
+            }
+        };
+        Ok(Planned { subject, event, state, has_rule })
+    }
+
+    /// Sets the mode of the whole registry; false where that is nothing that can be set.
+    fn set_mode(&self, mode: &str) -> Result<bool> {
+        let body = json!({ "mode": mode });
+        let (status, answer) = self.exchange("PUT", "/mode", Some(&body))?;
+        match status {
+            200..300 => Ok(true),
+            // It has no modes, or was told to keep the one it has.
+            404 | 405 | 422 | 501 => Ok(false),
+            403 => bail!(
+                "{}: SCHEMA_REGISTRY_USER has to be a superuser of the broker",
+                refused("PUT", &self.url, "/mode", &said(status, &answer))
+            ),
+            _ => bail!(refused("PUT", &self.url, "/mode", &said(status, &answer))),
+        }
     }
 
     /// Looks only.
@@ -155,15 +254,15 @@ impl Client {
         )
     }
 
-    fn carry_out(&self, subject: String, event: &EventSchema, state: State) -> Result<Registered> {
-        if let State::Registered(version) = state {
+    fn carry_out(&self, planned: Planned) -> Result<()> {
+        let Planned { subject, event, state, has_rule } = planned;
+        // Before a new version, so that it is judged by the rule.
+        if !has_rule && !matches!(state, State::First) {
             self.set_compatibility(&subject)?;
-            return Ok(Registered { subject, version, is_new: false });
         }
-        // The rule comes first where it can matter; some registries have no rule for a subject
-        // that is not there yet.
-        if matches!(state, State::Successor) {
-            self.set_compatibility(&subject)?;
+        if let State::Registered(version) = state {
+            say!("{subject}: unchanged, version {version}");
+            return Ok(());
         }
         let path = format!("/subjects/{subject}/versions");
         let registered = self.ask("POST", &path, Some(&body(event)))?;
@@ -173,38 +272,33 @@ impl Client {
         }
         let found = self.ask("POST", &format!("/subjects/{subject}"), Some(&body(event)))?;
         let found = found.with_context(|| format!("{subject} was registered and is not there"))?;
-        Ok(Registered { version: version(&found)?, subject, is_new: true })
+        say!("{subject}: registered as version {}", version(&found)?);
+        Ok(())
     }
 
     fn set_compatibility(&self, subject: &str) -> Result<()> {
-        let path = format!("/config/{subject}");
-        let present = self.ask("GET", &path, None)?;
-        if present.is_some_and(|config| config["compatibilityLevel"] == COMPATIBILITY) {
-            return Ok(());
-        }
         let wanted = json!({ "compatibility": COMPATIBILITY });
-        let set = self.ask("PUT", &path, Some(&wanted))?;
+        let set = self.ask("PUT", &format!("/config/{subject}"), Some(&wanted))?;
         set.with_context(|| format!("the registry knows no {subject}")).map(drop)
     }
 
-    /// The answer, or none where the registry does not know what is asked for. A registry that is
-    /// away or busy is asked again for a while.
+    /// The answer, or none where the registry does not know what is asked for.
     fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Option<Value>> {
+        match self.exchange(method, path, body)? {
+            (404, _) => Ok(None),
+            (200..300, answer) => Ok(Some(answer)),
+            (status, answer) => bail!(refused(method, &self.url, path, &said(status, &answer))),
+        }
+    }
+
+    /// The status and the answer. A registry that is away or busy is asked again for a while.
+    fn exchange(&self, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
         let deadline = Instant::now() + PATIENCE;
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
         loop {
             let error = match self.send(method, path, body) {
-                Ok((404, _)) => return Ok(None),
-                Ok((status, answer)) if (200..300).contains(&status) => return Ok(Some(answer)),
-                Ok((status, answer)) => {
-                    let error =
-                        anyhow!("{status}: {}", answer["message"].as_str().unwrap_or("no reason"));
-                    ensure!(
-                        status >= 500 || status == 429,
-                        refused(method, &self.url, path, &error)
-                    );
-                    error
-                }
+                Ok((status @ (429 | 500 | 502..), answer)) => said(status, &answer),
+                Ok(answer) => return Ok(answer),
                 Err(error) => error.into(),
             };
             ensure!(Instant::now() < deadline, refused(method, &self.url, path, &error));
@@ -236,6 +330,25 @@ impl Client {
         // A proxy's error page is no JSON: the status says enough.
         Ok((response.status().as_u16(), serde_json::from_str(&text).unwrap_or_default()))
     }
+}
+
+/// The certificates of a file.
+fn authorities(file: &Path) -> Result<RootCerts> {
+    let text = std::fs::read(file).with_context(|| file.display().to_string())?;
+    let certificates: Vec<_> = parse_pem(&text)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(Ok(certificate)),
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
+        })
+        .collect::<Result<_, _>>()
+        .with_context(|| file.display().to_string())?;
+    ensure!(!certificates.is_empty(), "{} has no certificate", file.display());
+    Ok(RootCerts::new_with_certs(&certificates))
+}
+
+fn said(status: u16, answer: &Value) -> anyhow::Error {
+    anyhow!("{status}: {}", answer["message"].as_str().unwrap_or("no reason"))
 }
 
 fn refused(method: &str, url: &str, path: &str, error: &anyhow::Error) -> String {
@@ -282,7 +395,6 @@ mod tests {
     #[tokio::test]
     async fn without_an_address_nothing_is_done() -> Result<()> {
         let registry = parsed(&[]).map_err(|error| anyhow!(error))?;
-        assert_eq!(register(&registry, "").await?, []);
-        Ok(())
+        register(&registry, "").await
     }
 }

@@ -13,6 +13,7 @@ use tokio::process::Command;
 use crate::bed::{Bed, block_on, until};
 use crate::client::{order_for, state_of};
 use crate::dlq::{Said, program};
+use crate::registry::Registry;
 use crate::secure::{Parts, USERS, parts, password_of};
 
 type Environment = BTreeMap<String, String>;
@@ -174,13 +175,20 @@ async fn apply_topics(bed: &Bed, parts: &Parts, from: &Environment) -> Result<()
     let words: Vec<_> = command.iter().filter_map(Value::as_str).collect();
     let (name, arguments) = words.split_first().context("no program")?;
     let mut environment = environment(described, from)?;
-    moved(&mut environment, &[("KAFKA_BROKERS", "redpanda:9092", parts.broker.url())])?;
+    let registry = Registry::start(parts, &[]).await?;
+    moved(
+        &mut environment,
+        &[
+            ("KAFKA_BROKERS", "redpanda:9092", parts.broker.url()),
+            ("SCHEMA_REGISTRY_URL", "http://redpanda:8081", registry.url()),
+        ],
+    )?;
     add(&mut environment, bed, parts);
-    // There is no registry here: that its variables are known is for the other test.
-    environment.retain(|name, _| !name.starts_with("SCHEMA_REGISTRY_"));
+    environment.insert("SCHEMA_REGISTRY_CA_FILE".into(), parts.authority());
     let mut job = Command::new(program(name)?);
     job.args(arguments).envs(environment);
-    Said::by(job).await?.expect(0, "service-store: granted").map(drop)
+    let said = Said::by(job).await?.expect(0, "service-store: granted")?;
+    said.expect(0, "the schema registry is READONLY").map(drop)
 }
 
 #[test]
@@ -249,6 +257,73 @@ fn the_store_has_the_same_rights_on_redis_everywhere() -> Result<()> {
         let command = services["redis"]["command"][2].as_str().context("no command")?;
         for line in own.lines() {
             ensure!(command.contains(line), "not in the compose file: {line}");
+        }
+        Ok(())
+    })
+}
+
+/// Console's pages ask an outside address for an announcement bar. The proxy in front of it forbids
+/// that, and nobody gets around it.
+#[test]
+fn console_is_reached_only_through_what_keeps_its_pages_inside() -> Result<()> {
+    let services = services()?;
+    let published = services.as_object().context("no services")?.iter().filter(|(_, service)| {
+        let ports = service["ports"].as_array().into_iter().flatten();
+        ports.filter_map(Value::as_str).any(|port| port.ends_with(":8080") || port == "8080")
+    });
+    let published: Vec<_> = published.map(|(name, _)| name.as_str()).collect();
+    ensure!(published == ["console-proxy"], "{published:?} publish Console's port");
+    ensure!(services["console"].get("ports").is_none(), "Console publishes a port");
+    let mounts = &services["console-proxy"]["volumes"];
+    let mount = mounts[0].as_str().context("nothing is mounted")?;
+    let (file, target) = mount.split_once(':').context("no mount")?;
+    ensure!(target == "/etc/nginx/nginx.conf:ro", "{mount}");
+    let settings = text(file)?;
+    let policy = settings.lines().find(|line| line.contains("Content-Security-Policy"));
+    let policy = policy.context("no policy")?;
+    for part in ["default-src 'self' ", "connect-src 'self'\"", "always;"] {
+        ensure!(policy.contains(part), "{part}: {policy}");
+    }
+    ensure!(!policy.contains('*') && !policy.contains("http"), "{policy}");
+    ensure!(settings.contains("http://console:8080;"), "it is not in front of Console");
+    Ok(())
+}
+
+/// The service's own command, on this machine's git.
+#[test]
+fn pages_of_topics_can_be_cloned_as_console_does() -> Result<()> {
+    block_on(async {
+        let (described, folder) = (&services()?["topic-pages"], TemporaryFolder::new("pages")?);
+        let (port, place) = (free_port()?.to_string(), folder.path().display().to_string());
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+        let pages = root.join("docs/topics");
+        ensure!(described["volumes"] == serde_json::json!(["./docs/topics:/pages:ro"]));
+        let script = described["command"][0].as_str().context("no command")?;
+        let script = script
+            .replace("$$", "$")
+            .replace("/tmp", &place)
+            .replace("/pages", &pages.display().to_string())
+            .replace("--listen=0.0.0.0", "--listen=127.0.0.1")
+            .replace("9418", &port);
+        let mut daemon = Command::new("/bin/sh");
+        let _daemon = daemon.args(["-c", &script]).kill_on_drop(true).spawn()?;
+        let console: Value = serde_saphyr::from_str(&text("redpanda/console.yaml")?)?;
+        let repository = &console["console"]["topicDocumentation"]["git"]["repository"];
+        let (url, branch) = (&repository["url"], &repository["branch"]);
+        let url = url.as_str().context("no repository")?;
+        let url = url.replace("//topic-pages/", &format!("//127.0.0.1:{port}/"));
+        let branch = branch.as_str().context("no branch")?;
+        let copy = folder.path().join("copy");
+        until("the pages are cloned", async || {
+            let mut clone = Command::new("git");
+            clone.args(["clone", "--quiet", "--depth=1", "--branch", branch, &url]).arg(&copy);
+            Ok(Said::by(clone).await?.code == Some(0))
+        })
+        .await?;
+        for page in std::fs::read_dir(&pages)? {
+            let page = page?;
+            let copied = std::fs::read(copy.join(page.file_name()))?;
+            ensure!(copied == std::fs::read(page.path())?, "{:?}", page.file_name());
         }
         Ok(())
     })

@@ -371,3 +371,81 @@ fn autoscalers_ask_for_metrics_that_are_exported() -> Result<()> {
     ensure!(scaled == PORTS.map(|(name, _)| name.to_owned()).into(), "{scaled:?}");
     Ok(())
 }
+
+fn redpanda(base: &Base) -> Result<&Value> {
+    Ok(&base.named("Redpanda", "redpanda")?["spec"]["clusterSpec"])
+}
+
+/// What runs on a machine is what runs in a cluster.
+#[test]
+fn redpanda_has_one_version() -> Result<()> {
+    let base = Base::read()?;
+    let compose = yaml(&file("../docker-compose.yml")?)?.remove(0);
+    let services = compose["services"].as_object().context("no services")?;
+    let images = services.values().map(|service| text(&service["image"]));
+    let tags: Names = images
+        .filter_map(|image| image.split_once("/redpandadata/redpanda:"))
+        .map(|(_, tag)| tag.to_owned())
+        .collect();
+    let tag = text(&redpanda(&base)?["image"]["tag"]).to_owned();
+    ensure!(tags == Names::from([tag.clone()]), "compose: {tags:?}, Kubernetes: {tag}");
+    let number = tag.trim_start_matches('v');
+    ensure!(file("containers.md")?.contains(&format!("Redpanda {number} ")), "docs/containers.md");
+    Ok(())
+}
+
+/// Otherwise a pod that reaches the admin API could make itself a superuser.
+#[test]
+fn every_way_into_redpanda_asks_who_comes() -> Result<()> {
+    let base = Base::read()?;
+    let spec = redpanda(&base)?;
+    ensure!(spec["config"]["cluster"]["admin_api_require_auth"] == true, "{}", spec["config"]);
+    ensure!(spec["auth"]["sasl"]["enabled"] == true && spec["tls"]["enabled"] == true, "{spec}");
+    let listeners = &spec["listeners"];
+    ensure!(listeners["kafka"]["authenticationMethod"] == "sasl", "{listeners}");
+    ensure!(listeners["schemaRegistry"]["authenticationMethod"] == "http_basic", "{listeners}");
+    Ok(())
+}
+
+/// The ports that a policy opens between our pods: from whom, to whom, where.
+fn opened(base: &Base) -> BTreeSet<(String, String, u64)> {
+    let name =
+        |selector: &Value| text(&selector["matchLabels"]["app.kubernetes.io/name"]).to_owned();
+    let mut opened = BTreeSet::new();
+    for policy in base.of_kind("NetworkPolicy") {
+        let own = name(&policy["spec"]["podSelector"]);
+        for rule in list(&policy["spec"]["ingress"]) {
+            for peer in list(&rule["from"]) {
+                for port in list(&rule["ports"]).iter().filter_map(|port| port["port"].as_u64()) {
+                    opened.insert((name(&peer["podSelector"]), own.clone(), port));
+                }
+            }
+        }
+    }
+    opened
+}
+
+#[test]
+fn the_topics_job_reaches_the_broker_and_its_registry_and_alone_the_registry() -> Result<()> {
+    let base = Base::read()?;
+    let pod = &base.named("Job", "ordersaga-topics")?["spec"]["template"]["spec"];
+    let environment = base.environment(&pod["containers"][0])?;
+    let port = |variable: &str| -> Result<u64> {
+        let value = environment.get(variable).with_context(|| format!("no {variable}"))?;
+        Ok(value.rsplit(':').next().unwrap_or_default().parse()?)
+    };
+    ensure!(environment["SCHEMA_REGISTRY_URL"].starts_with("https://redpanda."));
+    ensure!(environment["SCHEMA_REGISTRY_CA_FILE"] == environment["KAFKA_CA_FILE"]);
+    let (kafka, registry) = (port("KAFKA_BROKERS")?, port("SCHEMA_REGISTRY_URL")?);
+    let policy = base.named("NetworkPolicy", "ordersaga-topics")?;
+    let ports = list(&policy["spec"]["egress"][0]["ports"]);
+    let ports: BTreeSet<_> = ports.iter().filter_map(|port| port["port"].as_u64()).collect();
+    ensure!(ports == BTreeSet::from([kafka, registry]), "{ports:?}");
+    let opened = opened(&base);
+    let job = ("ordersaga-topics".to_owned(), "redpanda".to_owned(), kafka);
+    ensure!(opened.contains(&job), "{opened:?}");
+    let of_registry = opened.iter().filter(|(_, to, port)| to == "redpanda" && *port == registry);
+    let of_registry: Vec<_> = of_registry.map(|(from, ..)| from.as_str()).collect();
+    ensure!(of_registry == ["ordersaga-topics"], "{of_registry:?}");
+    Ok(())
+}

@@ -25,6 +25,7 @@ mod outage;
 mod overload;
 mod partitioner;
 mod poison;
+mod registry;
 mod restored;
 mod retention;
 mod roles;

@@ -81,7 +81,7 @@ impl Parts {
     }
 
     /// The job that makes topics, users and rights, as the broker's superuser.
-    fn job(&self, bed: &Bed) -> Result<Command> {
+    pub(crate) fn job(&self, bed: &Bed) -> Result<Command> {
         let mut job = Command::new(program("ordersaga-kafka")?);
         job.args(["topics", "apply"])
             .env("KAFKA_BROKERS", self.broker.url())
