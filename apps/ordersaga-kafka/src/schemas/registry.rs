@@ -144,9 +144,9 @@ impl Client {
         let is_done = planned.iter().all(Planned::is_done);
         let work = || planned.into_iter().try_for_each(|planned| self.carry_out(planned));
         if is_done || !can_close {
-            work()?
+            work()?;
         } else {
-            self.while_open(work)?
+            self.while_open(work)?;
         }
         if can_close {
             say!("the schema registry is {CLOSED}");
