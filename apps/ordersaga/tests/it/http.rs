@@ -448,31 +448,57 @@ fn an_item_added_by_a_store_that_crashed_is_added_once() -> Result<()> {
     Ok(())
 }
 
+/// Adds an item while the session that does it is ended, as soon as it waits in a statement that
+/// begins like this; `then` comes after that.
+async fn add_while_ended(
+    bed: &Bed,
+    statement: &str,
+    then: impl Future<Output = Result<()>>,
+) -> Result<Answer> {
+    let item = json!({"seller_id": 1, "price": 1, "name": "apple"});
+    let add = bed.post(Service::Store, ADD, Some(&item));
+    let ended = until("the session that waits is ended", async || {
+        let ended: i64 = sqlx::query_scalar(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+             WHERE datname = current_database() AND state = 'active' \
+               AND wait_event_type IN ('Lock', 'Timeout') AND query LIKE $1 || '%'",
+        )
+        .bind(statement)
+        .fetch_one(bed.sql(Cluster::Store))
+        .await?;
+        Ok(ended > 0)
+    });
+    let end = async {
+        ended.await?;
+        then.await
+    };
+    let (answer, ended) = tokio::join!(add, end);
+    ended?;
+    answer
+}
+
+#[test]
+fn an_item_whose_insert_broke_off_is_added_by_another_try() -> Result<()> {
+    saga(async |bed| {
+        let mut lock = bed.sql(Cluster::Store).begin().await?;
+        sqlx::query("LOCK TABLE item IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await?;
+        let unlock = async { Ok(lock.rollback().await?) };
+        add_while_ended(bed, "INSERT INTO item ", unlock).await?.expect(201)?;
+        let apples = "SELECT count(*) FROM item WHERE name = 'apple'";
+        ensure!(bed.number(Cluster::Store, apples).await? == 1);
+        Ok(())
+    })
+}
+
 #[test]
 fn an_item_that_may_have_been_added_is_not_said_to_be_not() -> Result<()> {
     saga(async |bed| {
-        let database = bed.sql(Cluster::Store);
-        let mut lock = database.begin().await?;
-        sqlx::query("LOCK TABLE item IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await?;
-        let item = json!({"seller_id": 1, "price": 1, "name": "apple"});
-        let add = bed.post(Service::Store, ADD, Some(&item));
-        let end = async {
-            until("the connection that waits is ended", async || {
-                bed.number(
-                    Cluster::Store,
-                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-                     WHERE datname = current_database() AND wait_event_type = 'Lock' \
-                       AND query LIKE 'INSERT INTO item %'",
-                )
-                .await
-                .map(|ended| ended > 0)
-            })
-            .await?;
-            anyhow::Ok(lock.rollback().await?)
-        };
-        let (answer, ended) = tokio::join!(add, end);
-        ended?;
-        let answer = answer?;
+        let slow = "CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql \
+                        AS 'BEGIN PERFORM pg_sleep(4); RETURN NULL; END'; \
+                    CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON item \
+                        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION sleep()";
+        sqlx::raw_sql(slow).execute(bed.sql(Cluster::Store)).await?;
+        let answer = add_while_ended(bed, "COMMIT", async { Ok(()) }).await?;
         answer.is_problem(504, "timeout", None)?;
         let detail = answer.json()?["detail"].to_string();
         ensure!(detail.contains("may or may not have had its effect"), "{detail}");
