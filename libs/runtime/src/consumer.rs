@@ -13,6 +13,7 @@ mod assignment;
 mod failure;
 mod lane;
 mod observe;
+mod packed;
 mod poison;
 mod poll;
 mod progress;

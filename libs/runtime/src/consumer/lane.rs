@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use ordersaga_contract::Topic;
 use parking_lot::Mutex;
 use rdkafka::TopicPartitionList;
@@ -12,11 +12,11 @@ use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tokio::sync::Notify;
 
+use super::packed::Packed;
 use super::poison::Poison;
-use super::{ApplyError, BATCH, BATCH_SIZE, Handler, Place, RECORDS, Record, Shared, poll};
+use super::{ApplyError, BATCH, BATCH_SIZE, Handler, Place, RECORDS, Record, Shared};
 use crate::backoff::Backoff;
 use crate::postgres::{self, Lease};
-use crate::raw_record::{self, Found, RawRecord};
 use crate::{crash, trace};
 
 /// A transaction that takes longer than this is given up and repeated.
@@ -79,22 +79,34 @@ pub(super) struct Item {
     /// record, so that a batch which does not continue what was applied is fenced.
     pub(super) from: i64,
     pub(super) offset: i64,
-    pub(super) content: Result<Record, Box<Poison>>,
+    pub(super) content: Result<(Record, Packed), Box<Poison>>,
 }
 
 impl Item {
-    /// 1 for an event; more for a large record that is none, since it is kept as it was: a flood of
-    /// those must not fill the memory.
+    /// 1 for an ordinary record, more for a large one, which is kept as it was: a flood of those must
+    /// not fill the memory.
     pub(super) fn weight(&self) -> usize {
-        1 + self.content.as_ref().err().map_or(0, |poison| poison.bytes / EVENT_BYTES)
+        let bytes = match &self.content {
+            Ok((_, packed)) => packed.bytes(),
+            Err(poison) => poison.bytes,
+        };
+        1 + bytes / EVENT_BYTES
+    }
+
+    /// Turns an event that can never be applied into what becomes a dead letter.
+    fn condemn(&mut self, error: &anyhow::Error) {
+        if let Ok((_, packed)) = &self.content {
+            let raw = packed.unpack(self.offset);
+            self.content = Err(Box::new(Poison::of(raw, &format!("{error:#}"))));
+        }
     }
 }
 
 /// A batch with the offsets it moves.
 struct Batch {
     records: Vec<Record>,
-    /// Where the records stand.
-    slots: Vec<Slot>,
+    /// Where the records stand, and how they were.
+    slots: Vec<(Slot, Packed)>,
     poison: Vec<(Slot, Box<Poison>)>,
     moves: HashMap<Place, Move>,
 }
@@ -165,9 +177,7 @@ impl<H: Handler> Shared<H> {
                 Settled::Poisoned(batch, error) => {
                     let mut items = batch.into_items();
                     if let [item] = &mut items[..] {
-                        if !self.condemn(lane, epoch, item, &error).await {
-                            return;
-                        }
+                        item.condemn(&error);
                         left.push(items);
                     } else {
                         let behind = items.split_off(items.len() / 2);
@@ -182,7 +192,7 @@ impl<H: Handler> Shared<H> {
         let group = &self.consumer.kafka.group;
         let mut processing = trace::Processing::begin(group, &mut batch.records);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-        while self.is_ours(epoch) {
+        while self.epoch() == epoch && !self.out_of_step.load(Ordering::Acquire) {
             let transact = async { Ok(self.transact(&batch).await) };
             let tried = postgres::within(TRANSACTION_TIMEOUT, transact).await;
             match tried.unwrap_or_else(|error| Err(ApplyError::Retry(error))) {
@@ -206,76 +216,18 @@ impl<H: Handler> Shared<H> {
                     self.note_retry(lane, batch.records.len(), &error);
                 }
             }
-            if !self.may_try_again(&mut backoff).await {
-                break;
+            tokio::select! {
+                () = backoff.wait() => {}
+                () = self.stop.cancelled() => break,
             }
         }
         Settled::Void
-    }
-
-    /// The partitions have not been taken away, nor their offsets moved by somebody else.
-    fn is_ours(&self, epoch: u64) -> bool {
-        self.epoch() == epoch && !self.out_of_step.load(Ordering::Acquire)
-    }
-
-    /// Waits before another try; false if the consumer stops.
-    async fn may_try_again(&self, backoff: &mut Backoff) -> bool {
-        tokio::select! {
-            () = backoff.wait() => true,
-            () = self.stop.cancelled() => false,
-        }
     }
 
     fn note_retry(&self, lane: usize, records: usize, error: &anyhow::Error) {
         let why = postgres::brief(error);
         self.retried.lock().entry(lane).or_insert((Instant::now(), why)).1 = why;
         tracing::warn!(lane, records, error = format!("{error:#}"), "a batch is tried again");
-    }
-
-    /// Turns an event that can never be applied into what becomes a dead letter: the record as it
-    /// stands in its topic, read again from there, or, if it is gone, the event as it was
-    /// understood. False if that is no longer our business.
-    async fn condemn(
-        &self,
-        lane: usize,
-        epoch: u64,
-        item: &mut Item,
-        error: &anyhow::Error,
-    ) -> bool {
-        let Ok(record) = &item.content else { return true };
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-        while self.is_ours(epoch) {
-            match self.read_again(item.place, item.offset).await {
-                Ok(found) => {
-                    let raw = found.unwrap_or_else(|| RawRecord {
-                        offset: item.offset,
-                        key: Some(record.event.order.order_id.to_string().into_bytes()),
-                        payload: Some(record.event.encode()),
-                        headers: Vec::new(),
-                    });
-                    item.content = Err(Box::new(Poison::of(raw, &format!("{error:#}"))));
-                    return true;
-                }
-                Err(error) => self.note_retry(lane, 1, &error),
-            }
-            if !self.may_try_again(&mut backoff).await {
-                break;
-            }
-        }
-        false
-    }
-
-    /// The record at this offset of its topic; `None` if it is no longer there.
-    async fn read_again(&self, place: Place, offset: i64) -> anyhow::Result<Option<RawRecord>> {
-        let (settings, topic) = (poll::settings(&self.consumer.kafka), self.topic_name(place.0));
-        let partition = i32::try_from(place.1)?;
-        let read =
-            move || raw_record::read(&settings, &topic, partition, offset, TRANSACTION_TIMEOUT);
-        match tokio::task::spawn_blocking(read).await?? {
-            Found::Record(record) if record.offset == offset => Ok(Some(record)),
-            Found::Record(_) | Found::End => Ok(None),
-            Found::Unreadable(error) => bail!("reading the record again: {error}"),
-        }
     }
 
     async fn transact(&self, batch: &Batch) -> Result<Outcome<H::Applied>, ApplyError> {
@@ -294,7 +246,17 @@ impl<H: Handler> Shared<H> {
             let buried = poison.bury(&mut transaction, slot.place, slot.offset).await;
             buried.map_err(ApplyError::Retry)?;
         }
-        let applied = self.handler.apply(&mut transaction, &batch.records).await?;
+        let applied = match self.handler.apply(&mut transaction, &batch.records).await {
+            Ok(applied) => applied,
+            Err(error) => {
+                // The server has answered: its connection is as good as before. Halving a batch
+                // would otherwise pay for a new one at each step.
+                if matches!(error, ApplyError::Poison(_)) && transaction.rollback().await.is_ok() {
+                    lease.keep();
+                }
+                return Err(error);
+            }
+        };
         crash::point("consumer.before_commit");
         transaction.commit().await.context("commit")?;
         lease.keep();
@@ -359,9 +321,9 @@ impl Batch {
             batch.moves.entry(place).or_insert(Move { from, to: from }).to = offset + 1;
             let slot = Slot { place, from, offset };
             match content {
-                Ok(record) => {
+                Ok((record, packed)) => {
                     batch.records.push(record);
-                    batch.slots.push(slot);
+                    batch.slots.push((slot, packed));
                 }
                 Err(poison) => batch.poison.push((slot, poison)),
             }
@@ -376,7 +338,7 @@ impl Batch {
             Item { place, from, offset, content }
         };
         let events = self.slots.into_iter().zip(self.records);
-        let events = events.map(|(slot, record)| item(slot, Ok(record)));
+        let events = events.map(|((slot, packed), record)| item(slot, Ok((record, packed))));
         let poison = self.poison.into_iter().map(|(slot, poison)| item(slot, Err(poison)));
         let mut items: Vec<_> = events.chain(poison).collect();
         items.sort_by_key(|item| item.offset);

@@ -16,6 +16,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use super::assignment::Callbacks;
 use super::lane::Item;
 use super::observe::Observed;
+use super::packed::Packed;
 use super::poison::Poison;
 use super::progress::Heard;
 use super::{ERRORS, Handler, PAUSE_ABOVE, Place, RESUME_BELOW, Record, Shared};
@@ -213,7 +214,10 @@ impl<H: Handler> Poller<'_, H> {
         let key = message.key().unwrap_or_default();
         let payload = message.payload().unwrap_or_default();
         let content = match Event::decode(topic, partition, key, payload) {
-            Ok(event) => Ok(Record { event, traceparent: traceparent(message) }),
+            Ok(event) => {
+                let record = Record { event, traceparent: traceparent(message) };
+                Ok((record, Packed::of(message)))
+            }
             Err(error) => {
                 let (key, payload) = (message.key(), message.payload());
                 let (headers, error) = (kafka::headers(message), error.to_string());
