@@ -7,7 +7,6 @@ use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{Order, OrderId};
 use ordersaga_runtime::outbox::Batch;
-use ordersaga_runtime::postgres::UnknownCode;
 use ordersaga_saga::order::{Input, OrderState, Transition, advance as decide};
 use prometheus::HistogramVec;
 use sqlx::migrate::Migrator;
@@ -192,6 +191,11 @@ pub(crate) struct Advanced {
 }
 
 impl Advanced {
+    /// How many orders changed.
+    pub(crate) fn changed(&self) -> usize {
+        self.outcomes.len()
+    }
+
     /// The transaction has committed: let the metrics know.
     pub(crate) fn committed(&self) {
         for (outcome, age) in &self.outcomes {
@@ -298,7 +302,7 @@ fn state_of(code: i16) -> anyhow::Result<OrderState> {
     [OrderState::Placed, OrderState::Reserved, OrderState::Cancelled]
         .into_iter()
         .find(|state| code_of(*state) == code)
-        .ok_or_else(|| UnknownCode("order state").into())
+        .context("an unknown order state")
 }
 
 fn outcome(transition: Transition) -> &'static str {

@@ -63,17 +63,21 @@ impl Sweeper {
     /// is counted, and tried again by the next sweep.
     async fn reset_overdue(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let placed_before = clock::now() - TimeDelta::from_std(self.deadline)?;
-        let (mut refused, mut after) = (0, None);
+        let (mut refused, mut after, mut failed) = (0, None, Ok(()));
         while !stop.is_cancelled() {
             let overdue = within(LIMIT, self.overdue(placed_before, after)).await?;
             after = overdue.last().copied();
-            refused += self.reset(&overdue).await?;
+            // One that is locked for long holds up its page and no other.
+            match self.reset(&overdue).await {
+                Ok(count) => refused += count,
+                Err(error) => failed = failed.and(Err(error)),
+            }
             if i64::try_from(overdue.len())? < ORDERS {
                 break;
             }
         }
         REFUSED.set(refused);
-        Ok(())
+        failed
     }
 
     async fn overdue(
@@ -123,7 +127,10 @@ impl Sweeper {
         lease.keep();
         advanced.committed();
         self.outbox.committed();
-        tracing::info!(orders = orders.len(), "orders reset: the store did not answer in time");
+        let orders = advanced.changed();
+        if orders > 0 {
+            tracing::info!(orders, "orders reset: the store did not answer in time");
+        }
         Ok(())
     }
 }

@@ -84,7 +84,7 @@ impl Shards {
     pub(crate) async fn locate(&self, coordinator: &PgPool) -> anyhow::Result<()> {
         let mut lease = Lease::take(coordinator).await?;
         let partitions = db::partitions(&mut lease).await?;
-        postgres::ensure_writable(&mut lease).await?;
+        let writable = postgres::ensure_writable(&mut lease).await;
         lease.keep();
         let mut owners = vec![None; PARTITIONS as usize];
         for partition in partitions {
@@ -99,7 +99,8 @@ impl Shards {
         if *self.owners.read() != owners {
             *self.owners.write() = owners;
         }
-        Ok(())
+        // Last: statuses can be read all the same.
+        writable
     }
 
     /// Migrates a node and then keeps its state, until stopped.

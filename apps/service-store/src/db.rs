@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{ItemId, Order, Reason, SellerId};
 use ordersaga_runtime::idempotency::{Claim, Keys};
-use ordersaga_runtime::postgres::{self, Lease, UnknownCode};
+use ordersaga_runtime::postgres::{self, Lease};
 use ordersaga_runtime::{clock, crash};
 use ordersaga_saga::stock::{Ledger, Reservation, Stock};
 use sqlx::migrate::Migrator;
@@ -311,7 +311,7 @@ impl ReservationRow {
             (2, None) => Reservation::Released,
             (3, Some(reason)) => Reservation::Refused(reason),
             (4, None) => Reservation::Cancelled,
-            _ => return Err(UnknownCode("reservation state").into()),
+            _ => anyhow::bail!("an unknown reservation state"),
         };
         Ok((order, reservation))
     }

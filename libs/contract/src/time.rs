@@ -10,7 +10,8 @@ use serde::{Deserialize, Deserializer};
 /// The years RFC 3339 can write, without the year 0, which no calendar knows.
 const YEARS: RangeInclusive<i32> = 1..=9_999;
 
-/// The time nearest to `time` that the events may carry: what an older version stored is shown so.
+/// `time`, or a time in the nearest year that the events may carry: what an older version stored is
+/// shown so.
 pub fn within_years(time: DateTime<Utc>) -> DateTime<Utc> {
     let (first, last) = (*YEARS.start(), *YEARS.end());
     if YEARS.contains(&time.year()) {

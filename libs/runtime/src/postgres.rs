@@ -137,11 +137,6 @@ pub async fn within<T>(
 #[error("no answer within the time limit")]
 pub struct NoAnswer;
 
-/// A row holds a code that this version does not know: reading it again will not help.
-#[derive(Debug, thiserror::Error)]
-#[error("an unknown {0}")]
-pub struct UnknownCode(pub &'static str);
-
 /// The database was asked to commit and did not say that it has.
 #[derive(Debug, thiserror::Error)]
 #[error("the commit was not confirmed")]
@@ -150,7 +145,15 @@ pub struct Unconfirmed;
 /// Commits. An error of this, [`Unconfirmed`], leaves open whether the transaction had its effect;
 /// any error before it says that there is none.
 pub async fn commit(transaction: Transaction<'_, Postgres>) -> anyhow::Result<()> {
-    transaction.commit().await.context(Unconfirmed)
+    transaction.commit().await.map_err(|error| {
+        let error = anyhow::Error::from(error);
+        let is_answer = matches!(error.downcast_ref(), Some(sqlx::Error::Database(_)));
+        if is_answer && !is_broken(&error) {
+            error.context("commit")
+        } else {
+            error.context(Unconfirmed)
+        }
+    })
 }
 
 /// Does what `attempt` does, on a connection that it takes from the pool, and does it again if that

@@ -7,7 +7,8 @@
 //! lock: the relay says something every `BEAT`, whatever else it waits for.
 //!
 //! One that was frozen and goes on may publish once more what it had read, which was committed and
-//! changes nothing when said again. It deletes nothing: that takes the connection it has lost.
+//! changes nothing when said again. It deletes no event: that takes the connection it has lost. A
+//! dead letter may be sent twice.
 
 mod dead_letter;
 

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use ordersaga_runtime::config::{POSTGRES_URL, Secret};
 use ordersaga_runtime::consumer;
 use ordersaga_runtime::dead_letters::{DeadLetters, Place};
+use ordersaga_runtime::postgres;
 use ordersaga_runtime::raw_record::Found;
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
@@ -95,6 +96,9 @@ impl StepOver {
         let named = self.database_url.as_ref().map(|url| url.expose().to_owned());
         let url = named.or_else(of_service);
         let url = url.context("no stack runs here: name the database by --database-url")?;
-        PgConnection::connect(&url).await.context("the consumer's database cannot be reached")
+        let options = postgres::options(&url, "dlq step-over")?;
+        PgConnection::connect_with(&options)
+            .await
+            .context("the consumer's database cannot be reached")
     }
 }

@@ -34,6 +34,8 @@ impl<H: Handler> ClientContext for Callbacks<H> {
                 .topics
                 .get(&self.0.topic_name(place.0))
                 .and_then(|topic| topic.partitions.get(&i32::try_from(place.1).unwrap_or(-1)));
+            // Of a partition without a leader, what was known last is told again and again.
+            let told = told.filter(|told| told.leader >= 0);
             let seen = told.map_or_else(Seen::default, |told| Seen {
                 start: known(told.lo_offset),
                 // Records of a transaction that is not over may not be read yet.

@@ -4,8 +4,6 @@ use std::fmt;
 
 use ordersaga_contract::OutOfRange;
 
-use crate::postgres::UnknownCode;
-
 /// Classes of SQLSTATE by which Postgres refuses the data, whenever it is asked: data exception,
 /// integrity constraint violation, `WITH CHECK OPTION` violation, program limit exceeded, and what
 /// a trigger raises.
@@ -43,9 +41,7 @@ impl fmt::Display for ApplyError {
 /// Whether an error would come again however often the same is tried.
 fn is_final(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause.is::<OutOfRange>()
-            || cause.is::<UnknownCode>()
-            || cause.downcast_ref::<sqlx::Error>().is_some_and(is_refusal)
+        cause.is::<OutOfRange>() || cause.downcast_ref::<sqlx::Error>().is_some_and(is_refusal)
     })
 }
 
@@ -53,9 +49,12 @@ fn is_refusal(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => {
             let code = error.code().unwrap_or_default();
-            REFUSED.iter().any(|class| code.starts_with(class))
+            // Of no constraint: a partition is missing, and will be there again.
+            let is_misrouted = code == "23514" && error.constraint().is_none();
+            REFUSED.iter().any(|class| code.starts_with(class)) && !is_misrouted
         }
-        sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => true,
+        sqlx::Error::Encode(_) => true,
+        // What cannot be decoded another version may have written: it is waited for.
         _ => false,
     }
 }
@@ -77,8 +76,7 @@ mod tests {
         assert!(!is_poison(anyhow::Error::from(sqlx::Error::Io(broken)).context("adding facts")));
         let stored = Quantity::try_from(0).unwrap_err();
         assert!(is_poison(anyhow::Error::from(stored).context("reading reservations")));
-        assert!(is_poison(UnknownCode("reservation state").into()));
-        let unreadable = sqlx::Error::Decode("not a number".into());
-        assert!(is_poison(anyhow::Error::from(unreadable).context("reading reservations")));
+        let newer = sqlx::Error::Decode("another version wrote this".into());
+        assert!(!is_poison(anyhow::Error::from(newer).context("reading reservations")));
     }
 }

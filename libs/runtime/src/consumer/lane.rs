@@ -170,6 +170,7 @@ impl<H: Handler> Shared<H> {
     /// alone and becomes a dead letter.
     async fn settle(&self, lane: usize, epoch: u64, items: Vec<Item>) {
         let mut left = vec![items];
+        let mut refused = None;
         while let Some(items) = left.pop() {
             match self.try_batch(lane, epoch, Batch::new(items)).await {
                 Settled::Applied => {}
@@ -177,7 +178,12 @@ impl<H: Handler> Shared<H> {
                 Settled::Poisoned(batch, error) => {
                     let mut items = batch.into_items();
                     if let [item] = &mut items[..] {
-                        item.condemn(&error);
+                        // Alone and twice: the first time another transaction may have been in
+                        // the way.
+                        let again = refused.replace((item.place, item.offset));
+                        if again == refused {
+                            item.condemn(&error);
+                        }
                         left.push(items);
                     } else {
                         let behind = items.split_off(items.len() / 2);
@@ -200,6 +206,7 @@ impl<H: Handler> Shared<H> {
                     crash::point("consumer.after_commit");
                     self.handler.committed(applied, &batch.records);
                     self.advance(epoch, &batch);
+                    self.retried.lock().remove(&lane);
                     return Settled::Applied;
                 }
                 Ok(Outcome::Fenced) => {

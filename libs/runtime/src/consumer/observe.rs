@@ -125,10 +125,19 @@ impl<H: Handler> Poller<'_, H> {
         }
         let candidates = self.observed.watch.judge(Instant::now(), &running, self.heard.as_ref());
         let mut stalled = BTreeMap::new();
+        // One look a second: it holds up the polling, and with it the group.
+        let mut has_looked = false;
         for candidate in candidates {
             let known = self.observed.stalled.get(&candidate.place);
             let known = known.filter(|(offset, _)| *offset == candidate.offset).cloned();
-            let found = known.or_else(|| self.confirm(&candidate));
+            let found = match known {
+                Some(known) => Some(known),
+                None if has_looked => None,
+                None => {
+                    has_looked = true;
+                    self.confirm(&candidate)
+                }
+            };
             stalled.extend(found.map(|found| (candidate.place, found)));
         }
         for ((topic, partition), (offset, error)) in &stalled {
@@ -150,11 +159,11 @@ impl<H: Handler> Poller<'_, H> {
 
     /// Looks whether the partition really holds a record that cannot be read, and why.
     fn confirm(&mut self, candidate: &Stalled) -> Option<(i64, String)> {
-        let Stalled { place, offset, error } = candidate;
+        let Stalled { place, offset, error, end } = candidate;
         let why = match self.look(*place, *offset) {
             Ok(Found::End) => {
                 // A transaction's marker, or nothing that may be read yet.
-                self.observed.drained.insert(*place, *offset + 1);
+                self.observed.drained.insert(*place, end.unwrap_or_default().max(*offset + 1));
                 return None;
             }
             Ok(Found::Record(_)) => error.clone().unwrap_or_else(|| "no record comes".to_owned()),
@@ -223,11 +232,18 @@ impl<H: Handler> Poller<'_, H> {
         match self.shared.positions_now(&places) {
             Ok(positions) => {
                 for (place, position) in positions {
-                    let was_blocked = self.blocked.remove(&place);
-                    let before = self.shared.fetched.lock().insert(place, position);
-                    self.shared.applied.lock().insert(place, position);
-                    if was_blocked || before != Some(position) {
-                        self.shared.seek(client, place, position)?;
+                    let before = self.shared.fetched.lock().get(&place).copied();
+                    let is_moved = before != Some(position);
+                    // What is in the queue still is of the old position, until the client has
+                    // sought the new one.
+                    if (is_moved || self.blocked.contains(&place))
+                        && self.shared.seek(client, place, position)?
+                    {
+                        self.blocked.remove(&place);
+                        self.observed.drained.remove(&place);
+                        self.observed.next.remove(&place);
+                        self.shared.fetched.lock().insert(place, position);
+                        self.shared.applied.lock().insert(place, position);
                     }
                 }
             }
@@ -242,17 +258,18 @@ impl<H: Handler> Shared<H> {
         self.lanes[self.handler.lane_of(partition)].paused.lock().is_some()
     }
 
+    /// Lets the client go on at an offset; false if it does not yet.
     fn seek(
         &self,
         client: &Client<H>,
         (topic, partition): Place,
         offset: i64,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bool> {
         let partition = i32::try_from(partition)?;
         let sought = client.seek(&self.topic_name(topic), partition, Offset::Offset(offset), LOOK);
-        if let Err(error) = sought {
+        if let Err(error) = &sought {
             tracing::debug!(%error, "a partition is tried again later");
         }
-        Ok(())
+        Ok(sought.is_ok())
     }
 }

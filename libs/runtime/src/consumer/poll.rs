@@ -72,6 +72,7 @@ pub(super) fn run<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<()> {
         if shared.out_of_step.load(Ordering::Acquire) {
             let assigned = client.assignment()?;
             shared.assign(&client, &assigned)?;
+            poller.forget();
         }
         shared.steer(&client)?;
         if committed.elapsed() >= GROUP_COMMIT {

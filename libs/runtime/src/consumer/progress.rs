@@ -60,6 +60,8 @@ pub(super) struct Stalled {
     pub(super) offset: i64,
     /// The newest error reported meanwhile.
     pub(super) error: Option<String>,
+    /// The partition's end, if it is known.
+    pub(super) end: Option<i64>,
 }
 
 /// An error the client reported, which does not say of which partition.
@@ -93,14 +95,10 @@ impl Watch {
             }
             let error = heard.filter(|heard| heard.at >= *since).map(|heard| heard.error.clone());
             let stands = now.duration_since(*since);
-            // Without an end it may be empty, unless the client complains.
-            let is_stalled = match (&error, seen.end) {
-                (Some(_), _) => stands >= AFTER_ERROR,
-                (None, Some(_)) => stands >= IN_SILENCE,
-                (None, None) => false,
-            };
-            if is_stalled {
-                stalled.push(Stalled { place: *place, offset: at, error });
+            // Without an end it may be empty; whoever looks will see.
+            let patience = if error.is_some() { AFTER_ERROR } else { IN_SILENCE };
+            if stands >= patience {
+                stalled.push(Stalled { place: *place, offset: at, error, end: seen.end });
             }
         }
         stalled.sort_by_key(|stalled| stalled.place);
@@ -153,6 +151,7 @@ mod tests {
         assert_eq!(first(&judged(60, at(7), ends_at(8), None)), Some(30), "a silent broker");
         let unknown = Seen::default();
         assert_eq!(first(&judged(60, at(7), unknown, Some(1))), Some(3), "no right to read");
+        assert_eq!(first(&judged(60, at(7), unknown, None)), Some(30), "no leader");
     }
 
     #[test]
@@ -160,7 +159,6 @@ mod tests {
         assert_eq!(first(&judged(60, at(8), ends_at(8), Some(5))), None, "read to its end");
         let marker = Position { drained: 8, ..at(7) };
         assert_eq!(first(&judged(60, marker, ends_at(8), Some(5))), None, "a marker at its end");
-        assert_eq!(first(&judged(60, at(0), Seen::default(), None)), None, "nothing known");
         let (begin, mut watch) = (Instant::now(), Watch::default());
         for second in 0..60_u32 {
             let now = begin + Duration::from_secs(1) * second;
