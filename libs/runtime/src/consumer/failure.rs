@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ordersaga_contract::OutOfRange;
+use sqlx::postgres::PgDatabaseError;
 
 /// Classes of SQLSTATE by which Postgres refuses the data, whenever it is asked: data exception,
 /// integrity constraint violation, `WITH CHECK OPTION` violation, program limit exceeded, and what
@@ -49,8 +50,11 @@ fn is_refusal(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => {
             let code = error.code().unwrap_or_default();
-            // Of no constraint: a partition is missing, and will be there again.
-            let is_misrouted = code == "23514" && error.constraint().is_none();
+            // No partition takes the row, which has a code of this class, too: one is missing, and
+            // will be there again.
+            let postgres = error.try_downcast_ref::<PgDatabaseError>();
+            let routine = postgres.and_then(PgDatabaseError::routine);
+            let is_misrouted = routine == Some("ExecFindPartition");
             REFUSED.iter().any(|class| code.starts_with(class)) && !is_misrouted
         }
         sqlx::Error::Encode(_) => true,
