@@ -198,6 +198,7 @@ fn refusal(answer: &Answer) -> Failure {
         Answer::KeyReused => Failure::key_reused(),
         Answer::ReadOnly => Failure::unavailable(ReadOnly),
         Answer::Undecided => Failure::new(ProblemType::Timeout, UNDECIDED),
+        Answer::Refused => Failure::internal(anyhow::anyhow!("the database refuses the command")),
         Answer::Placed(_) | Answer::Cancelled | Answer::Unknown => {
             Failure::internal(anyhow::anyhow!("an answer to another command"))
         }

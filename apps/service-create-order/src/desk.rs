@@ -8,7 +8,9 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{ClientId, EventKind, ItemId, Order, OrderId, Quantity, SellerId};
 use ordersaga_runtime::backoff::Backoff;
+use ordersaga_runtime::consumer::ApplyError;
 use ordersaga_runtime::group_commit::Batches;
+use ordersaga_runtime::halves::Halves;
 use ordersaga_runtime::idempotency::{Claim, Keys};
 use ordersaga_runtime::outbox::{Batch, Outbox};
 use ordersaga_runtime::postgres::{self, Lease, Unconfirmed};
@@ -60,14 +62,30 @@ pub(crate) enum Answer {
     KeyReused,
     /// The database takes no writes now: nothing was done.
     ReadOnly,
+    /// The database refuses this very command, whenever it is asked: nothing was done.
+    Refused,
     /// The database did not answer: the command may or may not have had its effect.
     Undecided,
+}
+
+/// A command with the id that its order gets, once one was drawn.
+struct Pending {
+    command: Command,
+    id: Option<OrderId>,
 }
 
 pub(crate) struct Desk {
     pool: PgPool,
     outbox: Outbox,
     keys: Keys,
+}
+
+/// Why commands were not committed.
+enum Unsettled {
+    /// The database refuses one of them.
+    Refused(anyhow::Error),
+    /// What to answer to all that are left.
+    All(Answer),
 }
 
 impl Key {
@@ -115,37 +133,72 @@ impl Desk {
         Ok(())
     }
 
-    /// Commits a batch and answers each command in its place.
+    /// Commits a batch and answers each command in its place. A command that the database refuses
+    /// spoils no other.
+    async fn commit(&self, commands: Vec<Command>) -> Vec<Answer> {
+        let count = commands.len();
+        let pending = commands.into_iter().map(|command| Pending { command, id: None });
+        let mut halves = Halves::new(pending.collect());
+        let (time, give_up) = (clock::now(), Instant::now() + PATIENCE);
+        let mut answers = Vec::with_capacity(count);
+        while let Some(mut pending) = halves.take() {
+            match self.settle(&mut pending, time, give_up).await {
+                Ok(settled) => answers.extend(settled),
+                Err(Unsettled::Refused(error)) => {
+                    if let Some(Pending { command, .. }) = halves.refused(pending) {
+                        let (request, error) = (command.request(), format!("{error:#}"));
+                        tracing::error!(request, error, "a command cannot be stored");
+                        answers.push(Answer::Refused);
+                    }
+                }
+                Err(Unsettled::All(answer)) => {
+                    answers.resize(count, answer);
+                    break;
+                }
+            }
+        }
+        answers
+    }
+
+    /// Commits commands together, however often it takes until `give_up`.
     ///
     /// A transaction whose end is unknown is repeated *under the same order ids and time*: what an
     /// earlier try did commit is then recognised and not done again. On a read-only database no
     /// try can help soon.
-    async fn commit(&self, commands: Vec<Command>) -> Vec<Answer> {
-        let time = clock::now();
-        let give_up = Instant::now() + PATIENCE;
+    async fn settle(
+        &self,
+        pending: &mut [Pending],
+        time: DateTime<Utc>,
+        give_up: Instant,
+    ) -> Result<Vec<Answer>, Unsettled> {
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
-        let (mut ids, mut unconfirmed) = (Vec::new(), false);
+        let mut unconfirmed = false;
         loop {
-            let attempt =
-                tokio::time::timeout_at(give_up, self.transact(&commands, &mut ids, time));
-            match attempt.await {
-                Ok(Ok(answers)) => {
+            let attempt = tokio::time::timeout_at(give_up, self.transact(pending, time));
+            let Ok(outcome) = attempt.await else {
+                return Err(Unsettled::All(Answer::Undecided));
+            };
+            let error = match outcome {
+                Ok(answers) => {
                     self.outbox.committed();
                     crash::point("desk.after_commit");
-                    return answers;
+                    return Ok(answers);
                 }
-                Ok(Err(error)) => {
-                    unconfirmed |= error.is::<Unconfirmed>();
-                    if postgres::is_read_only(&error) && !unconfirmed {
-                        return vec![Answer::ReadOnly; commands.len()];
-                    }
-                    if postgres::is_broken(&error) {
-                        postgres::close_idle(&self.pool);
-                    }
+                Err(error) => error,
+            };
+            unconfirmed |= error.is::<Unconfirmed>();
+            if postgres::is_read_only(&error) && !unconfirmed {
+                return Err(Unsettled::All(Answer::ReadOnly));
+            }
+            if postgres::is_broken(&error) {
+                postgres::close_idle(&self.pool);
+            }
+            match ApplyError::from(error) {
+                ApplyError::Poison(error) => return Err(Unsettled::Refused(error)),
+                ApplyError::Retry(error) => {
                     let error = format!("{error:#}");
-                    tracing::warn!(commands = commands.len(), error, "a batch is tried again");
+                    tracing::warn!(commands = pending.len(), error, "a batch is tried again");
                 }
-                Err(_) => return vec![Answer::Undecided; commands.len()],
             }
             backoff.wait().await;
         }
@@ -153,25 +206,23 @@ impl Desk {
 
     async fn transact(
         &self,
-        commands: &[Command],
-        ids: &mut Vec<OrderId>,
+        pending: &mut [Pending],
         time: DateTime<Utc>,
     ) -> anyhow::Result<Vec<Answer>> {
         let mut batch = Batch::new(time);
         let mut lease = Lease::take(&self.pool).await?;
         let mut transaction = lease.begin().await?;
-        let placements = commands.iter().filter(|c| matches!(c, Command::Place(_))).count();
-        if ids.len() < placements {
-            *ids = db::next_order_ids(&mut transaction, placements).await?;
-        }
-        let mut answers = vec![Answer::Unknown; commands.len()];
-        let holders = self.claim(&mut transaction, commands, ids, time).await?;
-        let new = decide(commands, ids, &holders, &mut answers)?;
+        draw_ids(&mut transaction, pending).await?;
+        let mut answers = vec![Answer::Unknown; pending.len()];
+        let holders = self.claim(&mut transaction, pending, time).await?;
+        let new = decide(pending, &holders, &mut answers)?;
         let inserted = db::insert_orders(&mut transaction, &new, time).await?;
         if !db::are_ours(&mut transaction, &new, &inserted, time).await? {
             // A server that crashed may hand out ids again that it had not yet written down; one
             // that was restored, all ids there are.
-            ids.clear();
+            for pending in pending.iter_mut() {
+                pending.id = None;
+            }
             transaction.rollback().await?;
             db::skip_taken_ids(&mut lease).await?;
             lease.keep();
@@ -183,7 +234,7 @@ impl Desk {
             }
         }
         let cancelled =
-            self.cancel(&mut transaction, commands, &holders, &mut answers, &mut batch).await?;
+            self.cancel(&mut transaction, pending, &holders, &mut answers, &mut batch).await?;
         self.outbox.append(&mut transaction, &batch).await?;
         crash::point("desk.before_commit");
         postgres::commit(transaction).await?;
@@ -199,23 +250,21 @@ impl Desk {
     async fn claim(
         &self,
         transaction: &mut sqlx::PgConnection,
-        commands: &[Command],
-        ids: &[OrderId],
+        pending: &[Pending],
         time: DateTime<Utc>,
     ) -> anyhow::Result<HashMap<String, Claim>> {
-        let cancelled: Vec<_> = commands
+        let cancelled: Vec<_> = pending
             .iter()
-            .filter_map(|command| match command {
+            .filter_map(|pending| match &pending.command {
                 Command::Cancel { order, key: Some(_) } => Some(*order),
                 _ => None,
             })
             .collect();
         let known = db::known_orders(transaction, &cancelled).await?;
-        let (mut ids, mut claims) = (ids.iter(), Vec::new());
-        let (mut keys, mut claimed) = (HashSet::new(), HashSet::new());
-        for command in commands {
+        let (mut claims, mut keys, mut claimed) = (Vec::new(), HashSet::new(), HashSet::new());
+        for Pending { command, id } in pending {
             let order_id = match command {
-                Command::Place(_) => Some(*ids.next().context("an order without an id")?),
+                Command::Place(_) => *id,
                 Command::Cancel { order, .. } => known.get(order).copied(),
             };
             let Some(key) = command.key() else { continue };
@@ -233,16 +282,16 @@ impl Desk {
     async fn cancel(
         &self,
         transaction: &mut sqlx::PgConnection,
-        commands: &[Command],
+        pending: &[Pending],
         holders: &HashMap<String, Claim>,
         answers: &mut [Answer],
         batch: &mut Batch,
     ) -> anyhow::Result<Advanced> {
         let unclaimed = |command: &Command| command.key().is_some_and(|k| !holders.contains_key(k));
-        let mut cancels: Vec<_> = commands
+        let mut cancels: Vec<_> = pending
             .iter()
             .zip(answers)
-            .filter_map(|(command, answer)| match command {
+            .filter_map(|(Pending { command, .. }, answer)| match command {
                 Command::Cancel { order, .. }
                     if *answer != Answer::KeyReused && !unclaimed(command) =>
                 {
@@ -263,27 +312,45 @@ impl Desk {
     }
 }
 
+/// Draws an id for each placement that has none.
+async fn draw_ids(
+    transaction: &mut sqlx::PgConnection,
+    pending: &mut [Pending],
+) -> anyhow::Result<()> {
+    let needs = |pending: &&mut Pending| {
+        matches!(pending.command, Command::Place(_)) && pending.id.is_none()
+    };
+    let mut without: Vec<_> = pending.iter_mut().filter(needs).collect();
+    if without.is_empty() {
+        return Ok(());
+    }
+    let ids = db::next_order_ids(transaction, without.len()).await?;
+    for (pending, id) in without.iter_mut().zip(ids) {
+        pending.id = Some(id);
+    }
+    Ok(())
+}
+
 /// Decides which placements become orders: all but those whose key was used before. A repetition
 /// gets the holder's order, be it of long ago or of this very batch: what commits together is
 /// answered together.
 fn decide(
-    commands: &[Command],
-    ids: &[OrderId],
+    pending: &[Pending],
     holders: &HashMap<String, Claim>,
     answers: &mut [Answer],
 ) -> anyhow::Result<Vec<NewOrder>> {
-    let (mut ids, mut new) = (ids.iter(), Vec::new());
-    for (command, answer) in commands.iter().zip(answers) {
+    let mut new = Vec::new();
+    for (Pending { command, id }, answer) in pending.iter().zip(answers) {
         let holder = command.key().and_then(|key| holders.get(key));
         let reused = holder.is_some_and(|holder| !holder.is_for(&command.request()));
         if reused {
             *answer = Answer::KeyReused;
         }
         let Command::Place(placement) = command else { continue };
-        let id = *ids.next().context("an order without an id")?;
         if reused {
             continue;
         }
+        let id = id.context("an order without an id")?;
         let placed = holder.map_or(Ok(id), |holder| holder.id.try_into())?;
         *answer = Answer::Placed(placed);
         if placed == id {

@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use ordersaga_contract::OrderId;
 use ordersaga_runtime::clock;
 use ordersaga_runtime::consumer::ApplyError;
+use ordersaga_runtime::halves::Halves;
 use ordersaga_runtime::outbox::{Batch, Outbox};
 use ordersaga_runtime::postgres::{Lease, within};
 use ordersaga_saga::order::Input;
@@ -67,12 +68,13 @@ impl Sweeper {
         while !stop.is_cancelled() {
             let overdue = within(LIMIT, self.overdue(placed_before, after)).await?;
             after = overdue.last().copied();
+            let is_last_page = i64::try_from(overdue.len())? < ORDERS;
             // One that is locked for long holds up its page and no other.
-            match self.reset(&overdue).await {
+            match self.reset(overdue).await {
                 Ok(count) => refused += count,
                 Err(error) => failed = failed.and(Err(error)),
             }
-            if i64::try_from(overdue.len())? < ORDERS {
+            if is_last_page {
                 break;
             }
         }
@@ -92,21 +94,19 @@ impl Sweeper {
     }
 
     /// Resets orders, as many in one transaction as the database lets; how many it refuses.
-    async fn reset(&self, orders: &[OrderId]) -> anyhow::Result<i64> {
-        let mut refused = 0;
-        let mut left = vec![orders];
-        while let Some(orders) = left.pop() {
-            let together = async { Ok(self.reset_together(orders).await) };
-            match (within(LIMIT, together).await?, orders) {
-                (Ok(()), _) => {}
-                (Err(ApplyError::Retry(error)), _) => return Err(error),
-                (Err(ApplyError::Poison(error)), [order]) => {
-                    tracing::error!(%order, error = format!("{error:#}"), "an order cannot be reset");
-                    refused += 1;
-                }
-                (Err(ApplyError::Poison(_)), orders) => {
-                    let (first, second) = orders.split_at(orders.len() / 2);
-                    left.extend([second, first]);
+    async fn reset(&self, orders: Vec<OrderId>) -> anyhow::Result<i64> {
+        let (mut halves, mut refused) = (Halves::new(orders), 0);
+        while let Some(orders) = halves.take() {
+            let together = async { Ok(self.reset_together(&orders).await) };
+            match within(LIMIT, together).await? {
+                Ok(()) => {}
+                Err(ApplyError::Retry(error)) => return Err(error),
+                Err(ApplyError::Poison(error)) => {
+                    if let Some(order) = halves.refused(orders) {
+                        let error = format!("{error:#}");
+                        tracing::error!(%order, error, "an order cannot be reset");
+                        refused += 1;
+                    }
                 }
             }
         }
@@ -114,9 +114,6 @@ impl Sweeper {
     }
 
     async fn reset_together(&self, orders: &[OrderId]) -> Result<(), ApplyError> {
-        if orders.is_empty() {
-            return Ok(());
-        }
         let mut batch = Batch::new(clock::now());
         let mut lease = Lease::take(&self.pool).await?;
         let mut transaction = lease.begin().await?;

@@ -8,6 +8,7 @@ pub mod consumer;
 pub mod crash;
 pub mod dead_letters;
 pub mod group_commit;
+pub mod halves;
 pub mod health;
 pub mod http;
 pub mod idempotency;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use futures_util::future::try_join_all;
 use ordersaga_checker::Record;
 use ordersaga_contract::{OrderId, partition_of};
 use ordersaga_devstack::{Cluster, Service};
@@ -318,6 +319,34 @@ fn a_time_that_is_none_of_the_published_is_a_dead_letter() -> Result<()> {
             let error = letter.header("dead-letter-error").unwrap_or_default();
             ensure!(error.contains("RFC 3339"), "{error}");
         }
+        invariants::hold(bed).await
+    })
+}
+
+/// An order that create-order's own database refuses is answered at once, and spoils none of the
+/// orders that share its transaction.
+#[test]
+fn an_order_that_its_database_refuses_spoils_no_other() -> Result<()> {
+    saga(async |bed| {
+        let never = ["orders".to_owned()];
+        refuse(bed, Cluster::CreateOrder, &never, "client_id <> 670").await?;
+        let clients = (1..=60).map(|n| if n % 20 == 0 { 670 } else { n });
+        let place = clients.map(async |client: i64| {
+            let body = json!({"item_id": 1, "seller_id": 1, "client_id": client});
+            let answer =
+                bed.post(Service::CreateOrder, "/api/v1/orders/create", Some(&body)).await?;
+            anyhow::Ok((client, answer))
+        });
+        for (client, answer) in try_join_all(place).await? {
+            if client == 670 {
+                let problem = answer.expect(500)?;
+                ensure!(problem["type"] == "urn:ordersaga:problem:internal", "{problem}");
+            } else {
+                answer.expect(201)?;
+            }
+        }
+        let stored = bed.number(Cluster::CreateOrder, "SELECT count(*) FROM orders").await?;
+        ensure!(stored == 57, "{stored} orders");
         invariants::hold(bed).await
     })
 }

@@ -16,6 +16,7 @@ use super::packed::Packed;
 use super::poison::Poison;
 use super::{ApplyError, BATCH, BATCH_SIZE, Handler, Place, RECORDS, Record, Shared};
 use crate::backoff::Backoff;
+use crate::halves::Halves;
 use crate::postgres::{self, Lease};
 use crate::{crash, trace};
 
@@ -166,28 +167,17 @@ impl<H: Handler> Shared<H> {
     }
 
     /// Applies items, however often it takes, unless their partitions are taken away meanwhile.
-    /// Where one can never be applied, each half is applied by itself, and so on, until it stands
-    /// alone and becomes a dead letter.
+    /// One that can never be applied becomes a dead letter.
     async fn settle(&self, lane: usize, epoch: u64, items: Vec<Item>) {
-        let mut left = vec![items];
-        let mut refused = None;
-        while let Some(items) = left.pop() {
+        let mut halves = Halves::new(items);
+        while let Some(items) = halves.take() {
             match self.try_batch(lane, epoch, Batch::new(items)).await {
                 Settled::Applied => {}
                 Settled::Void => return,
                 Settled::Poisoned(batch, error) => {
-                    let mut items = batch.into_items();
-                    if let [item] = &mut items[..] {
-                        // Alone and twice: the first time another transaction may have been in
-                        // the way.
-                        let again = refused.replace((item.place, item.offset));
-                        if again == refused {
-                            item.condemn(&error);
-                        }
-                        left.push(items);
-                    } else {
-                        let behind = items.split_off(items.len() / 2);
-                        left.extend([behind, items]);
+                    if let Some(mut culprit) = halves.refused(batch.into_items()) {
+                        culprit.condemn(&error);
+                        halves.put_back(culprit);
                     }
                 }
             }
