@@ -351,6 +351,33 @@ fn an_order_that_its_database_refuses_spoils_no_other() -> Result<()> {
     })
 }
 
+/// A dead letter that the broker does not take stays where it is, and the others go out once each.
+#[test]
+fn a_dead_letter_that_the_broker_refuses_holds_up_no_other() -> Result<()> {
+    saga(async |bed| {
+        let too_large = "INSERT INTO dead_letter \
+                         (topic, partition, \"offset\", payload, header_names, header_values, error, at) \
+                         SELECT 'incoming', 0, 0, repeat('x', 1200000)::bytea, '{}', '{}', 'x', now() \
+                         FROM generate_series(1, 30)";
+        sqlx::query(too_large).execute(bed.sql(Cluster::Store)).await?;
+        let mut sent = Vec::new();
+        for order in neighbours(7_000_000, 5)? {
+            sent.push(event("incoming", order, 1, &json!({"type": "OrderPlaced", "time": "x"}))?);
+        }
+        bed.log().write(sent).await?;
+        let waiting = |cluster| bed.number(cluster, "SELECT count(*) FROM dead_letter");
+        until_letters(bed, 2 * 5).await?;
+        until("all others are sent", async || {
+            Ok(waiting(Cluster::Store).await? == 30 && waiting(Cluster::Monitoring).await? == 0)
+        })
+        .await?;
+        // Two more rounds send nothing again.
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        until_letters(bed, 2 * 5).await?;
+        Ok(())
+    })
+}
+
 /// An order that the database refuses to end holds up no other, and shows.
 #[test]
 fn an_overdue_order_that_is_refused_holds_up_no_other() -> Result<()> {

@@ -4,23 +4,28 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use chrono::{DateTime, Utc};
 use ordersaga_contract::Topic;
 use rdkafka::message::{Header, OwnedHeaders};
 use sqlx::FromRow;
 use sqlx::postgres::PgPool;
+use tokio::time::Instant;
 
 use super::PUBLISHED;
 use crate::dead_letters::{self, Place};
 use crate::postgres::{self, Lease, within};
-use crate::producer::{Outgoing, Publisher};
+use crate::producer::{Delivery, Outgoing, Publisher};
 
 /// How often letters are looked for.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Letters sent at once; each may be nearly a megabyte.
 const BATCH: i64 = 20;
-/// How long sending a batch may take.
+/// How long reading letters and deleting them may take. Sending has no limit: the producer keeps
+/// what it was given until the broker takes it, and another copy would only stand behind the first.
 const LIMIT: Duration = Duration::from_mins(1);
+/// When letters that the broker refused are sent again.
+const SECOND_TRY: Duration = Duration::from_mins(1);
 
 pub(super) struct Letters {
     pub(super) pool: PgPool,
@@ -47,8 +52,13 @@ struct Letter {
 impl Letters {
     /// Sends what comes, until dropped.
     pub(super) async fn run(self) {
+        let (mut refused, mut second_try) = (Vec::new(), Instant::now() + SECOND_TRY);
         loop {
-            match within(LIMIT, self.send()).await {
+            if Instant::now() >= second_try {
+                refused.clear();
+                second_try = Instant::now() + SECOND_TRY;
+            }
+            match self.send(&mut refused).await {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(error) => {
@@ -59,29 +69,41 @@ impl Letters {
         }
     }
 
-    /// Sends some letters; true if there may be more.
-    async fn send(&self) -> anyhow::Result<bool> {
-        let letters = self.read().await?;
-        if letters.is_empty() {
-            return Ok(false);
+    /// Sends some letters that are not among the refused; true if there may be more. Those that
+    /// the broker refuses stay, and hold up no other.
+    async fn send(&self, refused: &mut Vec<i64>) -> anyhow::Result<bool> {
+        let letters = within(LIMIT, self.read(refused)).await?;
+        let mut deliveries = Vec::with_capacity(letters.len());
+        for letter in &letters {
+            deliveries.push(self.publisher.publish(vec![self.record(letter)]).await);
         }
-        let records = letters.iter().map(|letter| self.record(letter)).collect();
-        let delivery = self.publisher.publish(records).await?;
-        delivery.clone().acknowledged().await;
-        delivery.outcome().unwrap_or(Ok(()))?;
-        PUBLISHED.with_label_values(&[Topic::DeadLetter.name()]).inc_by(letters.len() as u64);
-        self.delete(&letters).await?;
+        let mut sent = Vec::with_capacity(letters.len());
+        for (letter, delivery) in letters.iter().zip(deliveries) {
+            if let Err(error) = delivered(delivery).await {
+                let Letter { topic, partition, offset, .. } = letter;
+                let error = format!("{error:#}");
+                tracing::error!(topic, partition, offset, error, "a dead letter is refused");
+                refused.push(letter.id);
+            } else {
+                sent.push(letter.id);
+            }
+        }
+        if !sent.is_empty() {
+            PUBLISHED.with_label_values(&[Topic::DeadLetter.name()]).inc_by(sent.len() as u64);
+            within(LIMIT, self.delete(&sent)).await?;
+        }
         Ok(i64::try_from(letters.len())? == BATCH)
     }
 
-    async fn read(&self) -> anyhow::Result<Vec<Letter>> {
+    async fn read(&self, refused: &[i64]) -> anyhow::Result<Vec<Letter>> {
         let mut lease = Lease::take(&self.pool).await?;
         let letters = sqlx::query_as(
             "SELECT id, topic, partition, \"offset\", key, payload, header_names, header_values, \
                     error, at \
-             FROM dead_letter ORDER BY id LIMIT $1",
+             FROM dead_letter WHERE id <> ALL($2) ORDER BY id LIMIT $1",
         )
         .bind(BATCH)
+        .bind(refused)
         .fetch_all(&mut *lease)
         .await?;
         if !letters.is_empty() {
@@ -92,10 +114,10 @@ impl Letters {
         Ok(letters)
     }
 
-    async fn delete(&self, letters: &[Letter]) -> anyhow::Result<()> {
+    async fn delete(&self, sent: &[i64]) -> anyhow::Result<()> {
         let mut lease = Lease::take(&self.pool).await?;
         sqlx::query("DELETE FROM dead_letter WHERE id = ANY($1)")
-            .bind(letters.iter().map(|letter| letter.id).collect::<Vec<_>>())
+            .bind(sent)
             .execute(&mut *lease)
             .await?;
         lease.keep();
@@ -124,6 +146,13 @@ impl Letters {
             headers,
         }
     }
+}
+
+/// Waits until the broker has taken what was enqueued, or refused it.
+async fn delivered(enqueued: anyhow::Result<Arc<Delivery>>) -> anyhow::Result<()> {
+    let delivery = enqueued?;
+    delivery.clone().acknowledged().await;
+    delivery.outcome().context("the producer gave no answer")?
 }
 
 #[cfg(test)]
