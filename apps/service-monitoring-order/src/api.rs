@@ -6,8 +6,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{Fact, Initiator, OrderId, Reason};
 use ordersaga_runtime::clock;
-use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody, LookupFailure};
+use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody, LookupFailure, RequestPlace};
 use ordersaga_saga::status::{Heard, Step, fold};
+use poem::web::Data;
 use poem_openapi::param::Query;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi, Tags};
 use serde::Serialize;
@@ -174,14 +175,16 @@ impl Api {
         &self,
         order: OrderId,
         patience: Patience,
-    ) -> anyhow::Result<Option<OrderStatus>> {
+        place: &RequestPlace,
+    ) -> Result<Option<OrderStatus>, Failure> {
         let start = Instant::now();
         let waiting = self.waiters.listen(order);
         loop {
             // Listening starts before reading, so that no news falls between.
             let mut news = std::pin::pin!(waiting.news.notified());
             news.as_mut().enable();
-            let status = self.shards.history(order).await?.and_then(|h| self.present(&h));
+            let history = self.shards.history(order).await.map_err(Failure::unavailable)?;
+            let status = history.and_then(|history| self.present(&history));
             let known = status
                 .as_ref()
                 .map(|status| (status.step.into(), is_older(status.update_date, self.grace)));
@@ -189,6 +192,10 @@ impl Api {
             let now = Instant::now();
             if now >= until || self.stop.is_cancelled() {
                 return Ok(status);
+            }
+            if let Err(failure) = place.wait() {
+                // What is known is told now. Of an order not heard of there is nothing to tell yet.
+                return status.map_or(Err(failure), |status| Ok(Some(status)));
             }
             tokio::select! {
                 () = news => {}
@@ -234,7 +241,7 @@ impl Api {
     /// order `UNDER_RESERVATION`, `SHIPPING`, `CANCELLED`, and an order may skip some. Without `wait_ms`
     /// only an order that is new or not heard of yet, or a step that `wait_for` names, is waited
     /// for, and only a moment (half a second unless configured otherwise): its events are on their
-    /// way.
+    /// way. With too many requests waiting, the answer to this one comes at once.
     #[oai(path = "/api/v1/status", method = "get", operation_id = "order_status")]
     async fn status(
         &self,
@@ -243,14 +250,14 @@ impl Api {
         wait_ms: Query<Option<Bounded<0, LONGEST_WAIT_MS>>>,
         /// The step to wait for; without it SHIPPING or CANCELLED, whichever comes first.
         wait_for: Query<Option<StepName>>,
+        place: Data<&RequestPlace>,
     ) -> Result<Found, LookupFailure> {
         let patience = Patience {
             time: wait_ms.0.map(|wait| Duration::from_millis(wait.get().unsigned_abs())),
             step: wait_for.0.map(Step::from),
         };
-        let status = self.await_status(order_id.0.into(), patience).await;
-        status
-            .map_err(Failure::unavailable)?
+        self.await_status(order_id.0.into(), patience, place.0)
+            .await?
             .map(|status| Found::Found(JsonBody(status)))
             .ok_or_else(|| LookupFailure::not_found("There is no order with this order_id."))
     }

@@ -91,9 +91,48 @@ pub struct HttpConfig {
           default_value = "10", value_parser = seconds)]
     pub timeout: Duration,
     /// Requests handled at the same time; one more is answered 429 with Retry-After, never queued.
+    /// A request whose body is still on its way, or that waits for news, is not one of them.
     #[arg(id = "http_concurrency", long = "http-concurrency", env = "HTTP_CONCURRENCY",
           default_value = "1024", value_parser = positive)]
     pub concurrency: usize,
+    /// Requests that wait for news at the same time (wait_ms); one more is answered at once.
+    #[arg(id = "http_long_polls", long = "http-long-polls", env = "HTTP_LONG_POLLS",
+          default_value = "2048", value_parser = positive)]
+    pub long_polls: usize,
+    /// Connections at the same time. For one more the longest idle is closed; with none idle it is
+    /// refused. Fewer if the process may not open so many files.
+    #[arg(id = "http_connections", long = "http-connections", env = "HTTP_CONNECTIONS",
+          default_value = "4096", value_parser = positive)]
+    pub connections: usize,
+    /// How much of each limit one client address may take, in percent. Behind a proxy, which has
+    /// one address for all: 100.
+    #[arg(id = "http_address_share", long = "http-address-share", env = "HTTP_ADDRESS_SHARE",
+          default_value = "75", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub address_share: u8,
+    /// Largest head of a request, in bytes; a larger one is answered 431.
+    #[arg(id = "http_head_limit_bytes", long = "http-head-limit-bytes", env = "HTTP_HEAD_LIMIT_BYTES",
+          default_value = "16384", value_parser = clap::value_parser!(u32).range(8192..=1_048_576))]
+    pub head_limit_bytes: u32,
+    /// A connection over which no request came and no page went for so many seconds is closed.
+    #[arg(id = "http_silence_seconds", long = "http-silence-seconds", env = "HTTP_SILENCE_SECONDS",
+          default_value = "60", value_parser = seconds)]
+    pub silence: Duration,
+    /// Names under which clients reach the service, joined by commas, as shop.example.org or
+    /// .example.org for all below it. localhost and IP addresses always may; a request to another
+    /// Host is answered 421.
+    #[arg(id = "http_hosts", long = "http-hosts", env = "HTTP_HOSTS", default_value = "",
+          hide_default_value = true, value_delimiter = ',', value_parser = host)]
+    pub hosts: Vec<String>,
+    /// Origins of pages that may change something here, joined by commas, as
+    /// https://desk.example.org. The service's own always may; a request from another is answered
+    /// 403.
+    #[arg(id = "http_origins", long = "http-origins", env = "HTTP_ORIGINS", default_value = "",
+          hide_default_value = true, value_delimiter = ',', value_parser = origin)]
+    pub origins: Vec<String>,
+    /// Address and port on which /health, /ready and /metrics are served besides, for probes and
+    /// Prometheus: they are answered there however many clients the service has.
+    #[arg(id = "admin_listen", long = "admin-listen", env = "ADMIN_LISTEN")]
+    pub admin_listen: Option<SocketAddr>,
 }
 
 /// The service's own database.
@@ -268,6 +307,24 @@ fn brokers(value: &str) -> Result<String, String> {
     }
 }
 
+fn host(value: &str) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if value.chars().all(legal) {
+        Ok(value.to_ascii_lowercase())
+    } else {
+        Err("a name without scheme and port is expected".to_owned())
+    }
+}
+
+fn origin(value: &str) -> Result<String, String> {
+    let host = ["http://", "https://"].iter().find_map(|scheme| value.strip_prefix(scheme));
+    if value.is_empty() || host.is_some_and(|host| !host.is_empty() && !host.contains('/')) {
+        Ok(value.to_ascii_lowercase())
+    } else {
+        Err("http:// or https:// and a host are expected, without a path".to_owned())
+    }
+}
+
 fn topic_prefix(value: &str) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if value.chars().all(legal) && value.len() <= 100 {
@@ -344,6 +401,10 @@ mod tests {
             ("--http-listen", "localhost"),
             ("--http-timeout-seconds", "0"),
             ("--http-concurrency", "-1"),
+            ("--http-address-share", "0"),
+            ("--http-hosts", "http://shop.example.org"),
+            ("--http-origins", "desk.example.org"),
+            ("--http-origins", "https://desk.example.org/"),
             ("--database-connections", "0"),
             ("--kafka-brokers", "broker"),
             ("--kafka-brokers", "broker:9092,"),
@@ -388,6 +449,14 @@ mod tests {
             "HTTP_BODY_LIMIT_BYTES",
             "HTTP_TIMEOUT_SECONDS",
             "HTTP_CONCURRENCY",
+            "HTTP_LONG_POLLS",
+            "HTTP_CONNECTIONS",
+            "HTTP_ADDRESS_SHARE",
+            "HTTP_HEAD_LIMIT_BYTES",
+            "HTTP_SILENCE_SECONDS",
+            "HTTP_HOSTS",
+            "HTTP_ORIGINS",
+            "ADMIN_LISTEN",
             "DATABASE_URL",
             "DATABASE_MIGRATION_URL",
             "DATABASE_CONNECTIONS",

@@ -7,6 +7,7 @@ pub mod config;
 pub mod consumer;
 pub mod crash;
 pub mod dead_letters;
+mod files;
 pub mod group_commit;
 pub mod halves;
 pub mod health;

@@ -19,7 +19,7 @@ use crate::http::{self, HttpService};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::outbox::Outbox;
 use crate::relay::{Invalidate, Relay};
-use crate::{postgres, telemetry, trace};
+use crate::{files, postgres, telemetry, trace};
 
 /// The settings every service has.
 #[derive(Args, Clone, Debug)]
@@ -66,6 +66,7 @@ pub fn run<F: Future<Output = anyhow::Result<ExitCode>>>(
     service: F,
 ) -> anyhow::Result<ExitCode> {
     telemetry::init(&config.log)?;
+    files::raise_limit();
     // The last spans leave when the service has ended.
     let _exporting = trace::init(name, &config.trace)?;
     tokio::runtime::Runtime::new()?.block_on(service)
@@ -125,6 +126,10 @@ impl Service {
         &self,
         api: HttpService<A>,
     ) -> anyhow::Result<()> {
+        if let Some(address) = self.config.http.admin_listen {
+            let (listener, pages) = (http::bind(address).await?, api.admin_pages());
+            self.spawn(Stage::Publish, "admin", |stop| http::serve_admin(listener, pages, stop));
+        }
         let listener = http::bind(self.config.http.listen).await?;
         self.spawn(Stage::Intake, "http", |stop| http::serve(listener, api, stop));
         Ok(())

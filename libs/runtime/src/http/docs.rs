@@ -1,11 +1,20 @@
 //! Swagger UI, from the assets that utoipa-swagger-ui carries in the binary.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
+use bytes::Bytes;
 use poem::{Request, Response, http::header};
 use utoipa_swagger_ui::Config;
 
-use super::problem::Failure;
+use super::{
+    body,
+    connections::Connection,
+    limits::{Kind, Limits},
+    problem::Failure,
+};
 
 static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     Arc::new(
@@ -16,14 +25,29 @@ static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     )
 });
 
+/// What Swagger UI's page may do: run its own scripts, and ask this service. It styles itself as it
+/// goes along.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+                      img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; \
+                      base-uri 'none'; form-action 'none'";
+
 /// One file of Swagger UI; the empty path is its page.
-pub(super) fn page(request: &Request) -> Result<Response, Failure> {
+pub(super) fn page(request: &Request, limits: &Arc<Limits>) -> Result<Response, Failure> {
     let path = request.raw_path_param("path").unwrap_or_default();
     let file = utoipa_swagger_ui::serve(path, CONFIG.clone())
         .map_err(|error| Failure::internal(anyhow::anyhow!("{error}")))?
         .ok_or_else(|| Failure::not_found("Swagger UI has no such file"))?;
+    // All clients share the bytes in the program.
+    let content = match file.bytes {
+        Cow::Borrowed(content) => Bytes::from_static(content),
+        Cow::Owned(content) => content.into(),
+    };
+    let connection = request.data::<Arc<Connection>>().cloned();
+    let place = limits.enter(Kind::Page, connection.as_ref().map(|it| &it.peer))?;
     Ok(Response::builder()
         .content_type(&file.content_type)
         .header(header::CACHE_CONTROL, "no-cache")
-        .body(file.bytes.into_owned()))
+        .header(header::CONTENT_SECURITY_POLICY, POLICY)
+        .header(header::CONTENT_LENGTH, content.len())
+        .body(body::in_pieces(content, place, connection)))
 }

@@ -1,7 +1,5 @@
 //! JSON bodies, from bytes straight to the type and back.
 
-use std::time::Duration;
-
 use poem::{
     Body, IntoResponse, Request, RequestBody, Response, Result,
     http::{HeaderValue, header},
@@ -16,13 +14,6 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::error::Category;
 
 use super::{problem::Failure, problem_type::ProblemType};
-
-/// A client that is slower with a body of a few KiB is stuck, or means to keep us busy.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How much of a body of unannounced length is read. Set on a request whose length is not known.
-#[derive(Clone, Copy)]
-pub(super) struct BodyLimit(pub(super) usize);
 
 /// A JSON body of a request or a response, decoded and encoded by serde. The type's own validators
 /// of poem-openapi do not run: let the types of its fields keep the rules ([`super::Bounded`],
@@ -60,25 +51,11 @@ fn is_utf8(parameters: &str) -> bool {
 impl<T: IsObjectType + DeserializeOwned> ParsePayload for JsonBody<T> {
     const IS_REQUIRED: bool = true;
 
-    async fn from_request(request: &Request, body: &mut RequestBody) -> Result<Self> {
-        let bytes = within(BODY_TIMEOUT, read(request, body.take()?)).await?;
-        Ok(decode(bytes.as_ref()).map(Self)?)
+    async fn from_request(_: &Request, body: &mut RequestBody) -> Result<Self> {
+        // It has been received as a whole: `super::body`.
+        let bytes = body.take()?.into_bytes().await?;
+        Ok(decode(&bytes).map(Self)?)
     }
-}
-
-async fn within<T>(limit: Duration, reading: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::time::timeout(limit, reading).await.unwrap_or_else(|_| {
-        let detail = format!("the body did not arrive within {} seconds", limit.as_secs());
-        Err(Failure::new(ProblemType::RequestTimeout, detail).into())
-    })
-}
-
-async fn read(request: &Request, body: Body) -> Result<impl AsRef<[u8]>> {
-    Ok(match request.data::<BodyLimit>() {
-        Some(BodyLimit(most)) => body.into_bytes_limit(*most).await?,
-        // The announced length was checked, and hyper reads no more than that.
-        None => body.into_bytes().await?,
-    })
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
@@ -232,14 +209,6 @@ mod tests {
         }
         fails(&format!("{good}x"), ProblemType::BadRequest, None);
         fails(&format!("{good}{good}"), ProblemType::BadRequest, None);
-    }
-
-    #[tokio::test]
-    async fn a_body_that_never_comes_is_given_up() {
-        let never = std::future::pending::<Result<()>>();
-        let failure = Failure::from(within(Duration::from_millis(5), never).await.unwrap_err());
-        assert_eq!(failure.kind(), ProblemType::RequestTimeout);
-        assert!(within(BODY_TIMEOUT, async { Ok(()) }).await.is_ok());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use poem::{
     Response,
     http::{Method, StatusCode, header},
@@ -42,7 +43,7 @@ static SHED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     )
     .expect("registered once");
     // A counter that is first seen at 1 has not risen, to whoever watches it.
-    for reason in [Shed::Concurrency, Shed::Queue, Shed::Outbox] {
+    for reason in Shed::ALL {
         shed.with_label_values(&[reason.label()]);
     }
     shed
@@ -55,15 +56,27 @@ pub enum Shed {
     Concurrency,
     /// 429: as many requests wait for the database as may.
     Queue,
+    /// 429: as many requests wait for news as may.
+    LongPolls,
+    /// 429: as many pages are being sent as may.
+    Pages,
+    /// 429: the client's address has its share.
+    Address,
     /// 503: as much waits to be published as may.
     Outbox,
 }
 
 impl Shed {
+    const ALL: [Self; 6] =
+        [Self::Concurrency, Self::Queue, Self::LongPolls, Self::Pages, Self::Address, Self::Outbox];
+
     fn label(self) -> &'static str {
         match self {
             Self::Concurrency => "concurrency",
             Self::Queue => "queue",
+            Self::LongPolls => "long_polls",
+            Self::Pages => "pages",
+            Self::Address => "address",
             Self::Outbox => "outbox",
         }
     }
@@ -133,13 +146,36 @@ fn label(method: &Method) -> &'static str {
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("OTHER")
 }
 
-/// The `/metrics` page: everything registered in this process.
-pub(super) fn page() -> Result<Response, super::Failure> {
+/// How often the page is rendered at most.
+const RENDERING: Duration = Duration::from_secs(1);
+
+/// The `/metrics` page: everything registered in this process. Who comes within a second of the
+/// last rendering waits for the next, with all others who came meanwhile: no page is older than
+/// its request, and a flood of requests costs one rendering a second.
+pub(super) async fn page() -> Result<Response, super::Failure> {
+    static LAST: tokio::sync::Mutex<Option<(Instant, Bytes)>> = tokio::sync::Mutex::const_new(None);
+    let came = Instant::now();
+    let mut last = LAST.lock().await;
+    let text = match &*last {
+        Some((rendered, text)) if *rendered > came => text.clone(),
+        before => {
+            if let Some((rendered, _)) = before {
+                tokio::time::sleep_until((*rendered + RENDERING).into()).await;
+            }
+            let (now, text) = (Instant::now(), render()?);
+            *last = Some((now, text.clone()));
+            text
+        }
+    };
+    Ok(Response::builder().header(header::CONTENT_TYPE, prometheus::TEXT_FORMAT).body(text))
+}
+
+fn render() -> Result<Bytes, super::Failure> {
     let mut text = Vec::new();
     TextEncoder::new()
         .encode(&prometheus::gather(), &mut text)
         .map_err(super::Failure::internal)?;
-    Ok(Response::builder().header(header::CONTENT_TYPE, prometheus::TEXT_FORMAT).body(text))
+    Ok(text.into())
 }
 
 /// Calls `log` at most once a second, with how many calls were left out before.

@@ -5,10 +5,14 @@
 //! JSON; a query or header parameter that is missing, unknown, repeated or wrong); JSON that can be
 //! read but has a wrong, missing, unknown or repeated field is 422. Either names the culprit.
 
+mod body;
+mod connections;
 mod docs;
 mod json;
+mod limits;
 mod metrics;
 mod operation;
+mod origin;
 mod problem;
 mod problem_type;
 mod request_id;
@@ -20,9 +24,10 @@ mod values;
 mod tests;
 
 pub use json::JsonBody;
+pub use limits::RequestPlace;
 pub use metrics::Shed;
 pub use problem::{Failure, LookupFailure, Problem};
 pub use problem_type::ProblemType;
-pub use server::{Listener, bind, serve};
-pub use service::{About, HttpService, print_spec, spec};
+pub use server::{Listener, bind, serve, serve_admin};
+pub use service::{About, AdminPages, HttpService, print_spec, spec};
 pub use values::{AsciiText, Bounded, Id, Text};

@@ -3,10 +3,7 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,25 +11,20 @@ use futures_util::FutureExt;
 use ordersaga_contract::cloud_event;
 use poem::{
     Endpoint, Request, Response, Result,
-    http::{HeaderMap, Method, header},
+    http::{HeaderMap, Method},
 };
 use tracing::Instrument;
 
 use super::{
-    json::BodyLimit,
-    metrics::{Active, RouteMetrics, Shed},
+    body,
+    connections::Connection,
+    limits::{Kind, Limits, RequestPlace},
+    metrics::{Active, RouteMetrics},
     problem::Failure,
     problem_type::ProblemType,
     request_id::{self, RequestId},
 };
 use crate::{lifecycle::panic_message, trace};
-
-/// Limits shared by all operations of a server.
-pub(super) struct Limits {
-    pub(super) body_bytes: usize,
-    pub(super) concurrency: usize,
-    pub(super) in_hand: AtomicUsize,
-}
 
 /// What of a request an operation declares.
 #[derive(Default)]
@@ -46,6 +38,7 @@ pub(super) struct Declared {
 /// What an operation of the API, unlike the pages beside it, has to keep to.
 pub(super) struct Rules {
     pub(super) limits: Arc<Limits>,
+    pub(super) body_bytes: usize,
     pub(super) declared: Declared,
     pub(super) timeout: Duration,
 }
@@ -69,11 +62,14 @@ impl<E: Endpoint<Output = Response>> Operation<E> {
         let Some(rules) = &self.rules else {
             return self.handle(request).await;
         };
-        let _place = rules.limits.enter()?;
         rules.declared.check(&request)?;
         if rules.declared.body {
-            rules.limits.check_body(&mut request)?;
+            body::receive(&mut request, rules.body_bytes, &rules.limits, rules.timeout).await?;
         }
+        let peer = request.data::<Arc<Connection>>().map(|connection| &connection.peer);
+        // Taken when all of the request is there, and kept as long as it is at work.
+        let place = RequestPlace::new(rules.limits.enter(Kind::Request, peer)?);
+        request.set_data(place.clone());
         let handling = self.handle(request);
         tokio::time::timeout(rules.timeout, handling).await.unwrap_or_else(|_| {
             let detail = "the request was given up; it may or may not have had an effect";
@@ -118,46 +114,6 @@ impl<E: Endpoint<Output = Response>> Endpoint for Operation<E> {
             trace.end(response.status());
         }
         Ok(response)
-    }
-}
-
-impl Limits {
-    fn enter(&self) -> Result<Place<'_>, Failure> {
-        let place = Place(&self.in_hand);
-        if self.in_hand.fetch_add(1, Ordering::Relaxed) < self.concurrency {
-            Ok(place)
-        } else {
-            Err(Failure::shed(Shed::Concurrency))
-        }
-    }
-
-    fn check_body(&self, request: &mut Request) -> Result<(), Failure> {
-        let headers = request.headers();
-        if let Some(length) = headers.get(header::CONTENT_LENGTH) {
-            let length = length.to_str().ok().and_then(|length| length.parse::<u64>().ok());
-            // hyper has refused lengths that are no number; what cannot be read is too much.
-            if length.is_none_or(|length| length > self.body_bytes as u64) {
-                let detail = format!("at most {} bytes are accepted", self.body_bytes);
-                return Err(Failure::new(ProblemType::PayloadTooLarge, detail));
-            }
-        } else if may_have_body(request) {
-            request.set_data(BodyLimit(self.body_bytes));
-        }
-        Ok(())
-    }
-}
-
-/// There may be a body of unknown length: chunked, or as HTTP/2 frames.
-fn may_have_body(request: &Request) -> bool {
-    request.headers().contains_key(header::TRANSFER_ENCODING)
-        || !matches!(*request.method(), Method::GET | Method::HEAD)
-}
-
-struct Place<'a>(&'a AtomicUsize);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

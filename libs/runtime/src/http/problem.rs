@@ -28,9 +28,9 @@ pub(super) const CONTENT_TYPE: &str = "application/problem+json";
 #[oai(skip_serializing_if_is_none)]
 pub struct Problem {
     /// What kind of problem it is: `urn:ordersaga:problem:` and one of bad-request,
-    /// invalid-parameter, not-found, method-not-allowed, request-timeout, payload-too-large,
-    /// unsupported-media-type, invalid-field, idempotency-key-reused, too-many-requests, internal,
-    /// overloaded, unavailable, timeout.
+    /// invalid-parameter, foreign-origin, not-found, method-not-allowed, request-timeout,
+    /// payload-too-large, unsupported-media-type, misdirected, invalid-field,
+    /// idempotency-key-reused, too-many-requests, internal, overloaded, unavailable, timeout.
     #[oai(rename = "type")]
     #[serde(rename = "type")]
     pub kind: String,
@@ -99,9 +99,13 @@ impl Failure {
     pub fn shed(reason: Shed) -> Self {
         metrics::shed(reason);
         match reason {
-            Shed::Concurrency | Shed::Queue => Self::new(
+            Shed::Concurrency | Shed::Queue | Shed::LongPolls | Shed::Pages => Self::new(
                 ProblemType::TooManyRequests,
                 "too many requests are being handled; nothing was done",
+            ),
+            Shed::Address => Self::new(
+                ProblemType::TooManyRequests,
+                "too many requests of this client's address are being handled; nothing was done",
             ),
             Shed::Outbox => Self::new(
                 ProblemType::Overloaded,

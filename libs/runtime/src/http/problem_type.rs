@@ -7,6 +7,8 @@ pub enum ProblemType {
     BadRequest,
     /// A query or header parameter is missing, unknown, repeated or wrong.
     InvalidParameter,
+    /// A page of an origin that may not change anything here asked for a change.
+    ForeignOrigin,
     /// There is no such path, or no such thing.
     NotFound,
     /// The path does not know this method; `Allow` names those it does.
@@ -17,6 +19,8 @@ pub enum ProblemType {
     PayloadTooLarge,
     /// The body is not `application/json`.
     UnsupportedMediaType,
+    /// The service is not reached under this `Host`.
+    Misdirected,
     /// A field of the body is missing, unknown, repeated or wrong.
     InvalidField,
     /// This `Idempotency-Key` was used with another request.
@@ -35,14 +39,16 @@ pub enum ProblemType {
 
 impl ProblemType {
     /// All kinds, by status.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::BadRequest,
         Self::InvalidParameter,
+        Self::ForeignOrigin,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
+        Self::Misdirected,
         Self::InvalidField,
         Self::IdempotencyKeyReused,
         Self::TooManyRequests,
@@ -56,6 +62,7 @@ impl ProblemType {
         match self {
             Self::BadRequest => (400, "bad-request", "The request cannot be read"),
             Self::InvalidParameter => (400, "invalid-parameter", "A parameter is wrong"),
+            Self::ForeignOrigin => (403, "foreign-origin", "Another origin may not change this"),
             Self::NotFound => (404, "not-found", "There is no such thing"),
             Self::MethodNotAllowed => (405, "method-not-allowed", "The method is not allowed here"),
             Self::RequestTimeout => (408, "request-timeout", "The request's body came too slowly"),
@@ -63,6 +70,7 @@ impl ProblemType {
             Self::UnsupportedMediaType => {
                 (415, "unsupported-media-type", "The body must be application/json")
             }
+            Self::Misdirected => (421, "misdirected", "The service has another name"),
             Self::InvalidField => (422, "invalid-field", "A field of the body is wrong"),
             Self::IdempotencyKeyReused => {
                 (422, "idempotency-key-reused", "This key belongs to another request")
@@ -100,11 +108,12 @@ impl ProblemType {
     }
 }
 
-/// The statuses an operation can fail with; 405 belongs to no operation.
+/// The statuses an operation can fail with; 405 belongs to no operation, 421 to no document: who
+/// has it has reached the service by its name.
 pub(super) fn statuses() -> impl Iterator<Item = u16> {
-    let mut previous = 405;
+    let mut previous = 0;
     ProblemType::ALL.into_iter().map(ProblemType::status).filter(move |&status| {
-        let new = status != previous && status != 405;
+        let new = status != previous && !matches!(status, 405 | 421);
         previous = status;
         new
     })
@@ -114,6 +123,7 @@ pub(super) fn statuses() -> impl Iterator<Item = u16> {
 pub(super) const fn description(status: u16) -> &'static str {
     match status {
         400 => "The request cannot be read: bad-request, invalid-parameter",
+        403 => "A page of another origin may not change anything: foreign-origin",
         404 => "There is no such thing: not-found",
         408 => "The body did not arrive in time: request-timeout",
         413 => "The body is over the limit: payload-too-large",

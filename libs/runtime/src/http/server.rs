@@ -1,37 +1,42 @@
 //! The listening socket, its connections, and the end of both.
 
-use std::{
-    io::{self, Error, ErrorKind},
-    net::SocketAddr,
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
 use poem::{
-    Server,
+    Endpoint, Request, Response,
     http::uri::Scheme,
-    listener::Acceptor,
     web::{LocalAddr, RemoteAddr},
 };
 use poem_openapi::OpenApi;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    time::{Instant, Sleep, sleep},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::service::HttpService;
+use super::{
+    connections::{Connections, Standing, count_turned_away},
+    metrics::log_sparingly,
+    service::{AdminPages, HttpService},
+};
+use crate::{config::HttpConfig, files};
 
 /// How long requests in hand may take after the server was told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
-/// A connection over which nothing is written for so long, beyond the longest request, is closed:
-/// it is idle, or its client sends a head byte by byte, or does not read.
-const SILENCE: Duration = Duration::from_mins(1);
 /// Accepting fails when the process has no file descriptors left; trying at once would burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Requests at the same time on one HTTP/2 connection.
+const STREAMS: u32 = 100;
+/// What an HTTP/2 client may send before it is read: on a stream, and on all of a connection.
+const STREAM_WINDOW: u32 = 32 * 1_024;
+const CONNECTION_WINDOW: u32 = 64 * 1_024;
+/// What of an answer waits on one HTTP/2 stream for its client to read.
+const STREAM_BUFFER: usize = 32 * 1_024;
+/// Connections to the address for operators.
+const ADMIN_CONNECTIONS: usize = 64;
 
 /// A socket that listens already: clients may connect, and wait until [`serve`] accepts them.
 pub struct Listener {
@@ -61,163 +66,129 @@ pub async fn serve<A: OpenApi + 'static>(
     service: HttpService<A>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let name = service.about.name;
-    let acceptor = ConnectionAcceptor { listener, silence: service.longest + SILENCE };
-    Server::new_with_acceptor(acceptor)
-        .name(name)
-        .run_with_graceful_shutdown(service.into_endpoint(), stop.cancelled_owned(), Some(DRAIN))
-        .await
-        .context("the HTTP server failed")
+    let config = service.config.clone();
+    let most = files::room_for(config.connections);
+    if most < config.connections {
+        tracing::warn!(most, "fewer connections than configured: too few files may be open");
+    }
+    let server = Server { connections: Connections::new(&config, most), config, stop };
+    server.run(listener, service.into_endpoint()).await;
+    Ok(())
 }
 
-struct ConnectionAcceptor {
+/// Serves the pages for operators until `stop` is cancelled.
+pub async fn serve_admin(
     listener: Listener,
+    pages: AdminPages,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let config = pages.config.clone();
+    let connections = Connections::new(&config, ADMIN_CONNECTIONS);
+    Server { connections, config, stop }.run(listener, pages.into_endpoint()).await;
+    Ok(())
+}
+
+struct Server {
+    connections: Arc<Connections>,
+    config: HttpConfig,
+    stop: CancellationToken,
+}
+
+impl Server {
+    async fn run(self, listener: Listener, endpoint: impl Endpoint<Output = Response> + 'static) {
+        let (endpoint, builder) = (Arc::new(endpoint), Arc::new(self.builder()));
+        let (tasks, give_up) = (TaskTracker::new(), CancellationToken::new());
+        tracing::info!(address = %listener.address, "listening");
+        while let Some(accepted) = self.stop.run_until_cancelled(listener.socket.accept()).await {
+            match accepted {
+                Ok((stream, client)) => {
+                    // Without room the stream is dropped, and with it the connection closed.
+                    if let Some(standing) = self.connections.admit(client.ip()) {
+                        let serving = Serving {
+                            standing,
+                            local: LocalAddr(listener.address.into()),
+                            client: RemoteAddr(client.into()),
+                            silence: self.config.silence,
+                            stop: self.stop.clone(),
+                        };
+                        let done = serving.run(stream, builder.clone(), endpoint.clone());
+                        tasks.spawn(give_up.clone().run_until_cancelled_owned(done));
+                    }
+                }
+                Err(error) => {
+                    count_turned_away("system");
+                    log_sparingly(|suppressed| {
+                        tracing::warn!(%error, suppressed, "connections are not accepted");
+                    });
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        tasks.close();
+        if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+            give_up.cancel();
+            tasks.wait().await;
+        }
+    }
+
+    fn builder(&self) -> auto::Builder<TokioExecutor> {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        let head = self.config.head_limit_bytes;
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.config.silence)
+            .max_buf_size(usize::try_from(head).unwrap_or(usize::MAX))
+            .http2()
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(head)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(STREAM_BUFFER);
+        builder
+    }
+}
+
+/// One connection being served.
+struct Serving {
+    standing: Standing,
+    local: LocalAddr,
+    client: RemoteAddr,
     silence: Duration,
+    stop: CancellationToken,
 }
 
-impl Acceptor for ConnectionAcceptor {
-    type Io = Connection;
-
-    fn local_addr(&self) -> Vec<LocalAddr> {
-        vec![LocalAddr(self.listener.address.into())]
-    }
-
-    async fn accept(&mut self) -> io::Result<(Connection, LocalAddr, RemoteAddr, Scheme)> {
-        match self.listener.socket.accept().await {
-            Ok((stream, peer)) => {
-                // Responses are single writes: waiting to fill a segment only adds latency.
-                stream.set_nodelay(true)?;
-                let local = LocalAddr(self.listener.address.into());
-                let connection = Connection::new(stream, self.silence);
-                Ok((connection, local, RemoteAddr(peer.into()), Scheme::HTTP))
-            }
-            Err(error) => {
-                tracing::warn!(%error, "connection not accepted");
-                sleep(ACCEPT_PAUSE).await;
-                Err(error)
-            }
-        }
-    }
-}
-
-/// A connection that ends itself when nothing was written over it for one to two times `silence`.
-/// It looks at the clock once in that time and not at every request.
-struct Connection {
-    stream: TcpStream,
-    silence: Duration,
-    timer: Pin<Box<Sleep>>,
-    wrote: bool,
-}
-
-impl Connection {
-    fn new(stream: TcpStream, silence: Duration) -> Self {
-        Self { stream, silence, timer: Box::pin(sleep(silence)), wrote: false }
-    }
-
-    /// Called when the peer keeps us waiting; arranges to be called again in time.
-    fn check(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        ready!(self.timer.as_mut().poll(cx));
-        while std::mem::take(&mut self.wrote) {
-            self.timer.as_mut().reset(Instant::now() + self.silence);
-            ready!(self.timer.as_mut().poll(cx));
-        }
-        Poll::Ready(Error::new(ErrorKind::TimedOut, "the connection was silent for too long"))
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
-            Poll::Ready(outcome) => Poll::Ready(outcome),
-            Poll::Pending => self.check(cx).map(Err),
-        }
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.stream).poll_write(cx, bytes) {
-            Poll::Ready(outcome) => {
-                self.wrote = true;
-                Poll::Ready(outcome)
-            }
-            Poll::Pending => self.check(cx).map(Err),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    use super::*;
-
-    async fn pair(silence: Duration) -> (Connection, TcpStream) {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let client = TcpStream::connect(listener.local_addr()).await.unwrap();
-        let mut acceptor = ConnectionAcceptor { listener, silence };
-        (acceptor.accept().await.unwrap().0, client)
-    }
-
-    #[tokio::test]
-    async fn a_client_that_sends_byte_by_byte_is_cut_off() {
-        let (mut connection, mut client) = pair(Duration::from_millis(30)).await;
-        let drip = tokio::spawn(async move {
-            while client.write_all(b"x").await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+impl Serving {
+    async fn run(
+        self,
+        stream: TcpStream,
+        builder: Arc<auto::Builder<TokioExecutor>>,
+        endpoint: Arc<impl Endpoint<Output = Response> + 'static>,
+    ) {
+        // Responses are single writes: waiting to fill a segment only adds latency. It fails for a
+        // client that has gone already.
+        let _ = stream.set_nodelay(true);
+        let connection = self.standing.connection.clone();
+        let service = service_fn(|request: hyper::Request<Incoming>| {
+            let at_work = connection.begin();
+            let (local, client) = (self.local.clone(), self.client.clone());
+            let mut request = Request::from((request, local, client, Scheme::HTTP));
+            request.set_data(connection.clone());
+            let endpoint = endpoint.clone();
+            async move {
+                let response = endpoint.get_response(request).await;
+                drop(at_work);
+                Ok::<_, Infallible>(hyper::Response::from(response))
             }
         });
-        let error = loop {
-            if let Err(error) = connection.read(&mut [0; 16]).await {
-                break error;
-            }
-        };
-        assert_eq!(error.kind(), ErrorKind::TimedOut);
-        drop(connection);
-        drip.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_answers_lives_on() {
-        let silence = Duration::from_millis(100);
-        let (mut connection, mut client) = pair(silence).await;
-        let server = tokio::spawn(async move {
-            while connection.read(&mut [0; 16]).await? > 0 {
-                connection.write_all(b"answer").await?;
-            }
-            io::Result::Ok(())
-        });
-        let started = Instant::now();
-        while started.elapsed() < 4 * silence {
-            client.write_all(b"question").await.unwrap();
-            client.read_exact(&mut [0; 6]).await.unwrap();
+        let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            // Whatever a client does to its connection is not worth a line in the log.
+            _ = serving.as_mut() => return,
+            () = connection.unwanted(self.silence) => return,
+            () = self.stop.cancelled() => serving.as_mut().graceful_shutdown(),
         }
-        drop(client);
-        server.await.unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_taken_address_is_named() {
-        let taken = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let error = bind(taken.local_addr()).await.err().unwrap();
-        let error = format!("{error:#}");
-        assert!(error.contains(&taken.local_addr().to_string()), "{error}");
-        assert!(error.contains("in use"), "{error}");
+        let _ = serving.await;
     }
 }

@@ -3,14 +3,15 @@
 use std::{
     collections::HashMap,
     marker::PhantomData,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use poem::{
     Body, Endpoint, EndpointExt, IntoEndpoint, IntoResponse, PathPattern, Request, Response,
     Result,
-    endpoint::{BoxEndpoint, make_sync},
+    endpoint::{BoxEndpoint, make, make_sync},
     http::{HeaderValue, Method, StatusCode, header},
     web::Redirect,
 };
@@ -20,10 +21,13 @@ use poem_openapi::{
 };
 
 use super::{
+    connections::Connection,
     docs,
     json::JsonBody,
+    limits::{Kind, Limits},
     metrics::{self, Active, RouteMetrics},
-    operation::{Declared, Limits, Operation, Rules},
+    operation::{Declared, Operation, Rules},
+    origin::{self, Origins},
     problem::Failure,
     request_id::{self, RequestId},
 };
@@ -46,13 +50,19 @@ pub struct About {
 
 /// An API, ready to be served.
 pub struct HttpService<A> {
-    pub(super) about: About,
-    pub(super) longest: Duration,
+    pub(super) config: HttpConfig,
+    about: About,
     api: A,
     health: Health,
-    limits: Limits,
-    timeout: Duration,
+    limits: Arc<Limits>,
     long_polls: HashMap<&'static str, Duration>,
+}
+
+/// The pages for operators alone.
+pub struct AdminPages {
+    pub(super) config: HttpConfig,
+    health: Health,
+    limits: Arc<Limits>,
 }
 
 type Table = HashMap<String, HashMap<Method, BoxEndpoint<'static>>>;
@@ -85,32 +95,32 @@ pub fn spec<A: OpenApi>(about: &About) -> String {
 impl<A: OpenApi + 'static> HttpService<A> {
     /// An API with the limits of the configuration.
     pub fn new(about: About, api: A, health: Health, config: &HttpConfig) -> Self {
-        let limits = Limits {
-            body_bytes: config.body_limit_bytes,
-            concurrency: config.concurrency,
-            in_hand: AtomicUsize::new(0),
-        };
-        let (timeout, longest) = (config.timeout, config.timeout);
-        Self { about, longest, api, health, limits, timeout, long_polls: HashMap::new() }
+        let limits = Limits::new(config);
+        Self { config: config.clone(), about, api, health, limits, long_polls: HashMap::new() }
     }
 
     /// Lets the operations of one path take longer than others.
     #[must_use]
     pub fn long_poll(mut self, path: &'static str, timeout: Duration) -> Self {
-        self.longest = self.longest.max(timeout);
         self.long_polls.insert(path, timeout);
         self
     }
 
     /// The endpoint that serves all of it.
     pub(super) fn into_endpoint(self) -> impl Endpoint<Output = Response> + 'static {
-        let spec = spec::<A>(&self.about);
-        let health = self.health.clone();
+        let (spec, pages, config) =
+            (spec::<A>(&self.about), self.admin_pages(), self.config.clone());
         let mut table = self.operations();
-        add_pages(&mut table, &health, &spec);
-        let allow = table.iter().map(|(path, methods)| (path.clone(), allow(methods))).collect();
-        let inner = OpenApiService::new(Routes(table), "", "").into_endpoint();
-        Front { inner, allow }
+        add_pages(&mut table, &pages.limits, &spec);
+        pages.add(&mut table);
+        front(table, &config)
+    }
+
+    /// The pages for operators, to be served at another address besides.
+    pub fn admin_pages(&self) -> AdminPages {
+        let (config, health, limits) =
+            (self.config.clone(), self.health.clone(), self.limits.clone());
+        AdminPages { config, health, limits }
     }
 
     /// The API's endpoints, each with its rules around it.
@@ -124,14 +134,14 @@ impl<A: OpenApi + 'static> HttpService<A> {
         }
         let mut table = Table::new();
         self.api.add_routes(&mut table);
-        let limits = Arc::new(self.limits);
         for (path, methods) in &mut table {
-            let timeout = *self.long_polls.get(path.as_str()).unwrap_or(&self.timeout);
+            let timeout = *self.long_polls.get(path.as_str()).unwrap_or(&self.config.timeout);
             for (method, endpoint) in methods {
                 let key = (shape(path), method.clone());
                 let (route, declared) =
                     declared.remove(&key).unwrap_or_else(|| (path.clone(), Declared::default()));
-                let rules = Rules { limits: limits.clone(), declared, timeout };
+                let (limits, body_bytes) = (self.limits.clone(), self.config.body_limit_bytes);
+                let rules = Rules { limits, body_bytes, declared, timeout };
                 let inner =
                     std::mem::replace(endpoint, make_sync(|_| ()).map_to_response().boxed());
                 *endpoint = Operation::new(inner, method, &route, Some(rules)).boxed();
@@ -156,23 +166,54 @@ fn of_request(operation: &MetaOperation) -> Declared {
     Declared { query, headers, body: operation.request.is_some() }
 }
 
-/// Puts the pages every service has into the table of routes.
-fn add_pages(table: &mut Table, health: &Health, spec: &str) {
-    let mut page = |path: &str, inner: BoxEndpoint<'static>| {
-        let inner = Operation::new(inner, &Method::GET, path, None).boxed();
-        table.entry(path.to_owned()).or_default().insert(Method::GET, inner);
-    };
+impl AdminPages {
+    /// The endpoint that serves them and nothing else.
+    pub(super) fn into_endpoint(self) -> impl Endpoint<Output = Response> + 'static {
+        let mut table = Table::new();
+        let config = self.config.clone();
+        // Apart from the places of the public address, where they may all be taken.
+        Self { limits: Limits::new(&config), ..self }.add(&mut table);
+        front(table, &config)
+    }
+
+    fn add(self, table: &mut Table) {
+        let Self { health, limits, .. } = self;
+        add_page(table, "/health", fallible(|_| Ok(json(Body::from(r#"{"status":"ok"}"#)))));
+        add_page(table, "/ready", fallible(move |_| Ok(ready(&health))));
+        let metrics = make(move |request: Request| {
+            let peer = request.data::<Arc<Connection>>().map(|connection| &connection.peer);
+            let place = limits.enter(Kind::Page, peer);
+            async move {
+                let _place = place.map_err(poem::Error::from)?;
+                metrics::page().await.map_err(poem::Error::from)
+            }
+        });
+        add_page(table, "/metrics", metrics.boxed());
+    }
+}
+
+fn add_page(table: &mut Table, path: &str, inner: BoxEndpoint<'static>) {
+    let inner = Operation::new(inner, &Method::GET, path, None).boxed();
+    table.entry(path.to_owned()).or_default().insert(Method::GET, inner);
+}
+
+/// Puts the pages about the API into the table of routes.
+fn add_pages(table: &mut Table, limits: &Arc<Limits>, spec: &str) {
     let to_docs = || make_sync(|_| Redirect::temporary("/docs/")).map_to_response().boxed();
-    page("/", to_docs());
-    page("/docs", to_docs());
-    page("/docs/", fallible(docs::page));
-    page("/docs/*path", fallible(docs::page));
-    page("/metrics", fallible(|_| metrics::page()));
-    let spec = Arc::<str>::from(spec);
-    page("/openapi.json", fallible(move |_| Ok(json(Body::from(spec.to_string())))));
-    page("/health", fallible(|_| Ok(json(Body::from(r#"{"status":"ok"}"#)))));
-    let health = health.clone();
-    page("/ready", fallible(move |_| Ok(ready(&health))));
+    add_page(table, "/", to_docs());
+    add_page(table, "/docs", to_docs());
+    for path in ["/docs/", "/docs/*path"] {
+        let limits = limits.clone();
+        add_page(table, path, fallible(move |request| docs::page(request, &limits)));
+    }
+    let spec = Bytes::from(spec.to_owned());
+    add_page(table, "/openapi.json", fallible(move |_| Ok(json(Body::from(spec.clone())))));
+}
+
+fn front(table: Table, config: &HttpConfig) -> impl Endpoint<Output = Response> + use<> {
+    let allow = table.iter().map(|(path, methods)| (path.clone(), allow(methods))).collect();
+    let inner = OpenApiService::new(Routes(table), "", "").into_endpoint();
+    Front { inner, allow, origins: Origins::new(config) }
 }
 
 fn fallible(
@@ -203,10 +244,12 @@ fn allow(methods: &HashMap<Method, BoxEndpoint<'static>>) -> HeaderValue {
     HeaderValue::from_str(&names.join(", ")).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// In front of the routes: answers for the requests that have none.
+/// In front of the routes: turns foreign requests away, answers for those that have no route, and
+/// protects every answer.
 struct Front<E> {
     inner: E,
     allow: HashMap<String, HeaderValue>,
+    origins: Origins,
 }
 
 impl<E: Endpoint<Output = Response>> Endpoint for Front<E> {
@@ -216,11 +259,15 @@ impl<E: Endpoint<Output = Response>> Endpoint for Front<E> {
         let started = Instant::now();
         let method = request.method().clone();
         let sent_id = request.headers().get(request_id::HEADER).cloned();
-        // Operations turn their own errors into responses: an error here is 404 or 405.
-        match self.inner.call(request).await {
-            Ok(response) => Ok(response),
-            Err(error) => Ok(self.refuse(error, &method, sent_id.as_ref(), started)),
-        }
+        let outcome = match self.origins.check(&request) {
+            Ok(()) => self.inner.call(request).await,
+            Err(failure) => Err(failure.into()),
+        };
+        // Operations turn their own errors into responses: another error is 404 or 405.
+        let mut response =
+            outcome.unwrap_or_else(|error| self.refuse(error, &method, sent_id.as_ref(), started));
+        origin::protect(response.headers_mut());
+        Ok(response)
     }
 }
 
@@ -315,6 +362,7 @@ fn leave_out_impossible(operation: &mut MetaOperation) {
     let idempotent =
         operation.params.iter().any(|param| param.name.eq_ignore_ascii_case("idempotency-key"));
     operation.responses.responses.retain_mut(|response| match response.status {
+        Some(403) => operation.method != Method::GET,
         Some(408 | 413 | 415) => has_body,
         Some(422) => {
             response.description = unprocessable(has_body, idempotent);

@@ -8,7 +8,7 @@ mod socket;
 
 use std::{sync::Arc, time::Duration};
 
-use poem::{Body, Endpoint, Request, Response, http::Method};
+use poem::{Body, Endpoint, Request, Response, http::Method, web::Data};
 use poem_openapi::{
     ApiResponse, Object, OpenApi,
     param::{Header, Query},
@@ -105,6 +105,13 @@ impl Api {
         Ok(JsonBody(OrderCreated { order_id: 1 }))
     }
 
+    /// Waits for news until it is released.
+    #[oai(path = "/api/news", method = "get", operation_id = "news")]
+    async fn news(&self, place: Data<&RequestPlace>) -> Result<JsonBody<OrderCreated>, Failure> {
+        place.wait()?;
+        self.slow().await
+    }
+
     /// An order by its path.
     #[oai(path = "/api/orders/:order_id/lines", method = "get", operation_id = "lines")]
     async fn lines(
@@ -123,12 +130,20 @@ const ABOUT: About = About {
     server: "http://localhost:8000",
 };
 
-fn config() -> HttpConfig {
+pub(super) fn config() -> HttpConfig {
     HttpConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         body_limit_bytes: 200,
         timeout: Duration::from_secs(30),
         concurrency: 100,
+        long_polls: 100,
+        connections: 100,
+        address_share: 100,
+        head_limit_bytes: 8_192,
+        silence: Duration::from_secs(60),
+        hosts: Vec::new(),
+        origins: Vec::new(),
+        admin_listen: None,
     }
 }
 
@@ -177,7 +192,12 @@ async fn send(endpoint: &impl Endpoint<Output = Response>, request: Request) -> 
 }
 
 fn get(uri: &str) -> Request {
-    Request::builder().uri_str(uri).finish()
+    asking("GET", uri)
+}
+
+fn asking(method: &str, uri: &str) -> Request {
+    let method: Method = method.parse().unwrap();
+    Request::builder().method(method).uri_str(uri).header("host", "localhost").finish()
 }
 
 fn post(body: impl Into<String>) -> Request {
@@ -189,6 +209,7 @@ fn post_as(content_type: &str, body: impl Into<String>) -> Request {
     Request::builder()
         .method(Method::POST)
         .uri_str("/api/orders")
+        .header("host", "localhost")
         .content_type(content_type)
         .header("content-length", body.len())
         .body(body)

@@ -123,9 +123,7 @@ async fn unknown_paths_and_methods_are_refused() {
         ("POST", "/metrics", "GET, HEAD"),
         ("HEAD", "/api/orders/1/lines", ""),
     ] {
-        let method: Method = method.parse().unwrap();
-        let request = Request::builder().method(method).uri_str(uri).finish();
-        let answer = send(&endpoint, request).await;
+        let answer = send(&endpoint, asking(method, uri)).await;
         if allow.is_empty() {
             assert_eq!((answer.status, answer.body.as_str()), (200, ""));
         } else {

@@ -45,13 +45,47 @@ async fn one_request_too_many_is_refused_and_not_queued() {
     answer.is_problem(ProblemType::TooManyRequests, None);
     assert_eq!(answer.header("retry-after"), Some("1"));
     let metrics = send(&*endpoint, get("/metrics")).await;
-    assert_eq!(metrics.status, 200, "pages have no limit");
+    assert_eq!(metrics.status, 200, "pages have a limit of their own");
     let counted = r#"http_server_requests_shed_total{reason="concurrency"} "#;
     assert!(metrics.body.contains(counted), "{}", metrics.body);
 
     api.release.notify_one();
     assert_eq!(first.await.unwrap(), 200);
     assert_eq!(send(&*endpoint, get("/api/orders?order_id=1")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_on_its_way_takes_no_place_of_those_at_work() {
+    let endpoint = endpoint(&HttpConfig { concurrency: 1, ..config() });
+    let stuck = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    let mut request = post(r#"{"item_id":1}"#);
+    request.set_body(Body::from_bytes_stream(stuck));
+    let mut slow = std::pin::pin!(send(&endpoint, request));
+    let patience = Duration::from_millis(300);
+    assert!(tokio::time::timeout(patience, &mut slow).await.is_err());
+    assert_eq!(send(&endpoint, post(r#"{"item_id":4}"#)).await.status, 201);
+
+    // Of bodies on their way there may be as many.
+    let stuck = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    let mut request = post(r#"{"item_id":1}"#);
+    request.set_body(Body::from_bytes_stream(stuck));
+    send(&endpoint, request).await.is_problem(ProblemType::TooManyRequests, None);
+    slow.await.is_problem(ProblemType::RequestTimeout, None);
+}
+
+#[tokio::test]
+async fn who_waits_for_news_leaves_its_place_to_others() {
+    let api = Api::default();
+    let config = HttpConfig { concurrency: 1, long_polls: 1, ..config() };
+    let service = HttpService::new(ABOUT, api.clone(), Health::default(), &config);
+    let endpoint = Arc::new(service.into_endpoint());
+    let waiting = endpoint.clone();
+    let first = tokio::spawn(async move { send(&*waiting, get("/api/news")).await.status });
+    api.entered.notified().await;
+    assert_eq!(send(&*endpoint, get("/api/orders?order_id=1")).await.status, 200);
+    send(&*endpoint, get("/api/news")).await.is_problem(ProblemType::TooManyRequests, None);
+    api.release.notify_one();
+    assert_eq!(first.await.unwrap(), 200);
 }
 
 #[tokio::test]
@@ -93,5 +127,5 @@ async fn a_body_that_never_comes_does_not_hold_the_request() {
     let stuck = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
     let mut request = post(r#"{"item_id":1}"#);
     request.set_body(Body::from_bytes_stream(stuck));
-    soon(send(&endpoint, request)).await.is_problem(ProblemType::Timeout, None);
+    soon(send(&endpoint, request)).await.is_problem(ProblemType::RequestTimeout, None);
 }

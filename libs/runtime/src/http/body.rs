@@ -1,0 +1,93 @@
+//! Bodies on their way: a request is handled when its body is there, and an answer that is large
+//! goes out piece by piece.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::stream;
+use poem::{Body, Request, error::ReadBodyError, http::header};
+
+use super::{
+    connections::Connection,
+    limits::{Kind, Limits, Place},
+    problem::Failure,
+    problem_type::ProblemType,
+};
+
+/// A client that is slower with a body of a few KiB is stuck, or means to keep us busy.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Most bodies come with their head or right behind it; they need no place.
+const AT_ONCE: Duration = Duration::from_millis(100);
+/// Of an answer that is large, what is handed to the connection at one time.
+const PIECE: usize = 32 * 1_024;
+
+/// Reads a request's body, of at most so many bytes, and puts it back in one piece.
+pub(super) async fn receive(
+    request: &mut Request,
+    most: usize,
+    limits: &Arc<Limits>,
+    time: Duration,
+) -> Result<(), Failure> {
+    check_length(request, most)?;
+    let is_announced = request.headers().contains_key(header::CONTENT_LENGTH);
+    let body = request.take_body();
+    let mut reading = std::pin::pin!(read(body, most, is_announced));
+    let read = match tokio::time::timeout(AT_ONCE.min(time), &mut reading).await {
+        Ok(read) => read,
+        Err(_) => {
+            let peer = request.data::<Arc<Connection>>().map(|connection| &connection.peer);
+            let _place = limits.enter(Kind::Body, peer)?;
+            tokio::time::timeout(LIMIT.min(time), reading).await.map_err(|_| {
+                let detail = "the body did not arrive in time";
+                Failure::new(ProblemType::RequestTimeout, detail)
+            })?
+        }
+    };
+    let body = read.map_err(|error| match error {
+        ReadBodyError::PayloadTooLarge => too_large(most),
+        _ => Failure::new(ProblemType::BadRequest, "the body could not be read"),
+    })?;
+    request.set_body(body);
+    Ok(())
+}
+
+fn check_length(request: &Request, most: usize) -> Result<(), Failure> {
+    let Some(length) = request.headers().get(header::CONTENT_LENGTH) else { return Ok(()) };
+    let length = length.to_str().ok().and_then(|length| length.parse::<u64>().ok());
+    // hyper has refused lengths that are no number; what cannot be read is too much.
+    if length.is_none_or(|length| length > most as u64) { Err(too_large(most)) } else { Ok(()) }
+}
+
+fn too_large(most: usize) -> Failure {
+    let detail = format!("at most {most} bytes are accepted");
+    Failure::new(ProblemType::PayloadTooLarge, detail)
+}
+
+async fn read(body: Body, most: usize, is_announced: bool) -> Result<Bytes, ReadBodyError> {
+    if is_announced {
+        // The length was checked, and hyper reads no more than that.
+        body.into_bytes().await
+    } else {
+        // Boxed: it has a buffer in it.
+        Box::pin(body.into_bytes_limit(most)).await
+    }
+}
+
+/// An answer's body that takes `place` until it is sent, and by which `connection` is in use
+/// whenever its client has read a piece.
+pub(super) fn in_pieces(content: Bytes, place: Place, connection: Option<Arc<Connection>>) -> Body {
+    let pieces = stream::unfold((content, place), move |(mut rest, place)| {
+        let connection = connection.clone();
+        async move {
+            if rest.is_empty() {
+                return None;
+            }
+            if let Some(connection) = connection {
+                connection.was_used();
+            }
+            let piece = rest.split_to(PIECE.min(rest.len()));
+            Some((Ok::<_, std::io::Error>(piece), (rest, place)))
+        }
+    });
+    Body::from_bytes_stream(pieces)
+}

@@ -1,0 +1,276 @@
+//! The connections that stand: which may come, which have to make room, and which are silent.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use prometheus::{IntCounterVec, IntGauge, register_int_counter_vec, register_int_gauge};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::limits::{Peer, client_address, share_of};
+use crate::config::HttpConfig;
+
+/// A connection that was of use a moment ago does not have to make room: its client may be
+/// thinking, and would only come back.
+const THINKING: Duration = Duration::from_secs(1);
+
+static CONNECTIONS: LazyLock<IntGauge> = LazyLock::new(|| {
+    register_int_gauge!("http_server_connections", "Connections that stand.")
+        .expect("registered once")
+});
+
+static TURNED_AWAY: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let turned_away = register_int_counter_vec!(
+        "http_server_connections_turned_away_total",
+        "Connections closed without regard to their client: refused because all (limit) or all of \
+         one address (address) were in use, closed to make room (idle) or because nothing useful \
+         came over them (silent), or not accepted by the system (system).",
+        &["reason"]
+    )
+    .expect("registered once");
+    // A counter that is first seen at 1 has not risen, to whoever watches it.
+    for reason in ["limit", "address", "idle", "silent", "system"] {
+        turned_away.with_label_values(&[reason]);
+    }
+    turned_away
+});
+
+/// Counts a connection that ended, or never began, by our will.
+pub(super) fn count_turned_away(reason: &str) {
+    TURNED_AWAY.with_label_values(&[reason]).inc();
+}
+
+/// A connection, as all that handle its requests see it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// The client's address, with all it holds.
+    pub(super) peer: Arc<Peer>,
+    address: IpAddr,
+    opened: Instant,
+    /// When it was last of use, in milliseconds since it was opened.
+    used: AtomicU64,
+    requests: AtomicUsize,
+    closed: CancellationToken,
+}
+
+/// A request at work on a connection.
+pub(super) struct AtWork(Arc<Connection>);
+
+/// All connections of a listener.
+pub(super) struct Connections {
+    most: usize,
+    /// How many of one address.
+    share: usize,
+    all: Mutex<All>,
+}
+
+#[derive(Default)]
+struct All {
+    next: u64,
+    standing: HashMap<u64, Arc<Connection>>,
+    /// The addresses connections come from, with how many.
+    peers: HashMap<IpAddr, (Arc<Peer>, usize)>,
+}
+
+/// A connection that stands until this is dropped.
+pub(super) struct Standing {
+    connections: Arc<Connections>,
+    number: u64,
+    pub(super) connection: Arc<Connection>,
+}
+
+impl Connection {
+    /// A request has come: the connection is in use until it is answered.
+    pub(super) fn begin(self: &Arc<Self>) -> AtWork {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.was_used();
+        AtWork(self.clone())
+    }
+
+    /// Something of use came or went.
+    pub(super) fn was_used(&self) {
+        self.was_used_at(Instant::now());
+    }
+
+    fn was_used_at(&self, now: Instant) {
+        let age = (now - self.opened).as_millis();
+        self.used.store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Since when it is of no use; `None` while a request is at work.
+    fn idle_since(&self) -> Option<Instant> {
+        let idle = self.requests.load(Ordering::Relaxed) == 0;
+        idle.then(|| self.opened + Duration::from_millis(self.used.load(Ordering::Relaxed)))
+    }
+
+    /// Ends when it has to make room, or was of no use for `silence`.
+    pub(super) async fn unwanted(&self, silence: Duration) {
+        let silent = async {
+            loop {
+                let since = self.idle_since().unwrap_or_else(Instant::now);
+                if since.elapsed() >= silence {
+                    return;
+                }
+                tokio::time::sleep_until(since + silence).await;
+            }
+        };
+        tokio::select! {
+            () = self.closed.cancelled() => count_turned_away("idle"),
+            () = silent => count_turned_away("silent"),
+        }
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.was_used();
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Connections {
+    /// None yet, and never more than `most`.
+    pub(super) fn new(config: &HttpConfig, most: usize) -> Arc<Self> {
+        LazyLock::force(&TURNED_AWAY);
+        let share = share_of(most, config.address_share);
+        Arc::new(Self { most, share, all: Mutex::default() })
+    }
+
+    /// Lets a connection from `address` in, if there is room or an idle one can make some.
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Standing> {
+        self.admit_at(address, Instant::now())
+    }
+
+    fn admit_at(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<Standing> {
+        let address = client_address(address);
+        let mut all = self.all.lock();
+        let (peer, own) = all.peers.get(&address).cloned().unwrap_or_default();
+        if own >= self.share && !all.close_idlest(now, |connection| connection.address == address) {
+            count_turned_away("address");
+            return None;
+        }
+        if all.standing.len() >= self.most && !all.close_idlest(now, |_| true) {
+            count_turned_away("limit");
+            return None;
+        }
+        let connection = Arc::new(Connection {
+            peer,
+            address,
+            opened: now,
+            used: AtomicU64::new(0),
+            requests: AtomicUsize::new(0),
+            closed: CancellationToken::new(),
+        });
+        let number = all.add(connection.clone());
+        Some(Standing { connections: self.clone(), number, connection })
+    }
+}
+
+impl All {
+    fn add(&mut self, connection: Arc<Connection>) -> u64 {
+        let peer = connection.peer.clone();
+        self.peers.entry(connection.address).or_insert((peer, 0)).1 += 1;
+        let number = self.next;
+        self.next += 1;
+        self.standing.insert(number, connection);
+        CONNECTIONS.inc();
+        number
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Arc<Connection>> {
+        let connection = self.standing.remove(&number)?;
+        CONNECTIONS.dec();
+        if let Some((_, count)) = self.peers.get_mut(&connection.address) {
+            *count -= 1;
+            if *count == 0 {
+                self.peers.remove(&connection.address);
+            }
+        }
+        Some(connection)
+    }
+
+    /// Closes, of those that `may` be closed, the one idle for longest; false if none is idle.
+    fn close_idlest(&mut self, now: Instant, may: impl Fn(&Connection) -> bool) -> bool {
+        let idle = self.standing.iter().filter(|(_, connection)| may(connection));
+        let idle = idle.filter_map(|(number, it)| Some((it.idle_since()?, *number)));
+        let idlest = idle.min().filter(|(since, _)| *since + THINKING <= now);
+        let Some(connection) = idlest.and_then(|(_, number)| self.remove(number)) else {
+            return false;
+        };
+        connection.closed.cancel();
+        true
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        self.connections.all.lock().remove(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections(most: usize, address_share: u8) -> Arc<Connections> {
+        let config = HttpConfig { address_share, ..super::super::tests::config() };
+        Connections::new(&config, most)
+    }
+
+    fn address(last: u8) -> IpAddr {
+        [192, 0, 2, last].into()
+    }
+
+    #[test]
+    fn the_longest_idle_makes_room_and_none_at_work() {
+        let (connections, start) = (connections(3, 100), Instant::now());
+        let admit = |n: u8, now: Instant| connections.admit_at(address(n), now);
+        let standing: Vec<_> = (1..=3).map(|n| admit(n, start).unwrap()).collect();
+        assert!(admit(4, start).is_none(), "all were opened just now");
+        let _at_work = standing[0].connection.begin();
+        let later = start + 2 * THINKING;
+        standing[1].connection.was_used_at(later);
+        let fourth = admit(4, later).unwrap();
+        let closed = |n: usize| standing[n].connection.closed.is_cancelled();
+        assert_eq!([closed(0), closed(1), closed(2)], [false, false, true]);
+        assert!(admit(5, later).is_none(), "the others are in use");
+        drop(fourth);
+        assert!(admit(5, later).is_some());
+        drop(standing);
+        assert!(connections.all.lock().peers.is_empty());
+    }
+
+    #[test]
+    fn one_address_makes_room_for_itself() {
+        let (connections, start) = (connections(100, 50), Instant::now());
+        let admit = |n: u8, now: Instant| connections.admit_at(address(n), now);
+        let mut own: Vec<_> = (0..50).map(|_| admit(1, start).unwrap()).collect();
+        let other = admit(2, start).unwrap();
+        assert!(admit(1, start).is_none());
+        own.push(admit(1, start + 2 * THINKING).unwrap());
+        let closed = own.iter().filter(|it| it.connection.closed.is_cancelled());
+        assert_eq!(closed.count(), 1);
+        assert!(!other.connection.closed.is_cancelled());
+        assert_eq!(connections.all.lock().standing.len(), 51);
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_use_is_unwanted() {
+        let connections = connections(10, 100);
+        let standing = connections.admit(address(1)).unwrap();
+        let silence = Duration::from_millis(20);
+        let at_work = standing.connection.begin();
+        let in_use = tokio::time::timeout(5 * silence, standing.connection.unwanted(silence));
+        assert!(in_use.await.is_err());
+        drop(at_work);
+        standing.connection.unwanted(silence).await;
+    }
+}

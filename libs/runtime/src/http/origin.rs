@@ -1,0 +1,197 @@
+//! Whom a browser may speak for: the names under which the service is reached, the pages that may
+//! change something, and what the answers allow a page to do.
+
+use poem::{
+    Request,
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, header,
+        uri::{Authority, Uri},
+    },
+};
+
+use super::{problem::Failure, problem_type::ProblemType};
+use crate::config::HttpConfig;
+
+/// Answers are data: nothing in them is to be run, shown in a frame, or taken for another type.
+const NOTHING: HeaderValue =
+    HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; base-uri 'none'");
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// Which requests are served at all.
+pub(super) struct Origins {
+    hosts: Vec<String>,
+    allowed: Vec<String>,
+}
+
+impl Origins {
+    pub(super) fn new(config: &HttpConfig) -> Self {
+        let given =
+            |names: &[String]| names.iter().filter(|name| !name.is_empty()).cloned().collect();
+        Self { hosts: given(&config.hosts), allowed: given(&config.origins) }
+    }
+
+    /// Refuses requests under foreign names, and changes that the page of another origin asks for.
+    pub(super) fn check(&self, request: &Request) -> Result<(), Failure> {
+        let host = host(request.uri(), request.headers())?;
+        if !self.serves(host.host()) {
+            let detail = "the service is not reached under this name (HTTP_HOSTS)";
+            return Err(Failure::new(ProblemType::Misdirected, detail));
+        }
+        let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+        if reads || self.may_change(request.headers(), &host) {
+            Ok(())
+        } else {
+            let detail = "a page of another origin may not change anything here (HTTP_ORIGINS)";
+            Err(Failure::new(ProblemType::ForeignOrigin, detail))
+        }
+    }
+
+    /// A name that somebody else's DNS points here must not make his pages ours. An address is
+    /// nobody's name.
+    fn serves(&self, host: &str) -> bool {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if bare.parse::<std::net::IpAddr>().is_ok() {
+            return true;
+        }
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let is = |name: &str| match name.strip_prefix('.') {
+            Some(domain) => host.strip_suffix(domain).is_some_and(|below| below.ends_with('.')),
+            None => host == name,
+        };
+        is("localhost") || is(".localhost") || self.hosts.iter().any(|name| is(name))
+    }
+
+    /// Browsers say where a request comes from, newer ones by `Sec-Fetch-Site`, all of them by
+    /// `Origin`. Other clients say nothing, and nobody can make them send a request unknowingly.
+    fn may_change(&self, headers: &HeaderMap, host: &Authority) -> bool {
+        let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
+        let is_allowed = |origin: &[u8]| {
+            self.allowed.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
+        };
+        if origin.is_some_and(is_allowed) {
+            return true;
+        }
+        match headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes) {
+            Some(site) => matches!(site, b"same-origin" | b"none"),
+            None => origin.is_none_or(|origin| is_origin_of(origin, host)),
+        }
+    }
+}
+
+/// The one name under which the request came: HTTP/2's `:authority`, or the header `Host`.
+fn host(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Failure> {
+    let refused = |detail: &'static str| Failure::new(ProblemType::BadRequest, detail);
+    let mut given = headers.get_all(header::HOST).iter();
+    let named = match given.next() {
+        Some(host) => {
+            let host = Authority::try_from(host.as_bytes());
+            Some(host.map_err(|_| refused("the header Host is no host and port"))?)
+        }
+        None => None,
+    };
+    if given.next().is_some() {
+        return Err(refused("the header Host is given twice"));
+    }
+    match (uri.authority(), named) {
+        (Some(authority), Some(host)) if *authority != host => {
+            Err(refused("the header Host names another host than the target"))
+        }
+        (Some(authority), _) => Ok(authority.clone()),
+        (None, Some(host)) => Ok(host),
+        (None, None) => Err(refused("the header Host is missing")),
+    }
+}
+
+fn is_origin_of(origin: &[u8], host: &Authority) -> bool {
+    let origin = std::str::from_utf8(origin).unwrap_or_default();
+    origin.split_once("://").is_some_and(|(_, named)| named.eq_ignore_ascii_case(host.as_str()))
+}
+
+/// Says on every answer what browsers may do with it.
+pub(super) fn protect(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+    // A page has its own.
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(NOTHING);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(method: &Method, uri: &str, headers: &[(&str, &str)]) -> Result<(), ProblemType> {
+        let config = HttpConfig {
+            hosts: vec!["shop.example.org".to_owned(), ".internal".to_owned()],
+            origins: vec!["https://desk.example.org".to_owned()],
+            ..super::super::tests::config()
+        };
+        let mut request = Request::builder().method(method.clone()).uri_str(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Origins::new(&config).check(&request.finish()).map_err(|failure| failure.kind())
+    }
+
+    #[test]
+    fn only_known_names_are_served() {
+        let get = |host| check(&Method::GET, "/", &[("host", host)]);
+        for host in [
+            "localhost",
+            "localhost:8000",
+            "LocalHost.:8000",
+            "a.localhost",
+            "127.0.0.1",
+            "192.0.2.1:80",
+            "[::1]:8000",
+            "shop.example.org",
+            "pod-7.internal:8000",
+        ] {
+            assert_eq!(get(host), Ok(()), "{host}");
+        }
+        for host in ["example.org", "localhost.example.org", "127.0.0.1.nip.io", "internal", "a"] {
+            assert_eq!(get(host), Err(ProblemType::Misdirected), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_request_has_one_host() {
+        let get = |uri, headers| check(&Method::GET, uri, headers);
+        assert_eq!(get("/", &[]), Err(ProblemType::BadRequest));
+        let twice = [("host", "localhost"), ("host", "localhost")];
+        assert_eq!(get("/", &twice), Err(ProblemType::BadRequest));
+        assert_eq!(get("/", &[("host", "a b")]), Err(ProblemType::BadRequest));
+        // As HTTP/2 says it, and proxies do.
+        assert_eq!(get("http://localhost/", &[]), Ok(()));
+        assert_eq!(get("http://example.org/", &[]), Err(ProblemType::Misdirected));
+        assert_eq!(get("http://localhost/", &[("host", "localhost")]), Ok(()));
+        let differs = get("http://localhost/", &[("host", "127.0.0.1")]);
+        assert_eq!(differs, Err(ProblemType::BadRequest));
+    }
+
+    #[test]
+    fn only_pages_of_allowed_origins_change_something() {
+        let with = |method: &Method, headers: &[(&str, &str)]| {
+            let host = [("host", "localhost:8000")];
+            check(method, "/", &[&host, headers].concat()).is_ok()
+        };
+        let desk = ("origin", "https://desk.example.org");
+        for (headers, may) in [
+            (&[][..], true),
+            (&[("sec-fetch-site", "same-origin")], true),
+            (&[("sec-fetch-site", "none")], true),
+            (&[("sec-fetch-site", "same-site")], false),
+            (&[("sec-fetch-site", "cross-site")], false),
+            (&[("sec-fetch-site", "cross-site"), ("origin", "http://localhost:8000")], false),
+            (&[("sec-fetch-site", "cross-site"), desk], true),
+            (&[desk], true),
+            (&[("origin", "http://localhost:8000")], true),
+            (&[("origin", "http://localhost:8001")], false),
+            (&[("origin", "http://evil.example")], false),
+            (&[("origin", "null")], false),
+        ] {
+            assert_eq!(with(&Method::POST, headers), may, "{headers:?}");
+            assert!(with(&Method::GET, headers), "reading: {headers:?}");
+        }
+    }
+}
