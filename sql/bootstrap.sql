@@ -4,8 +4,8 @@
 --   SELECT set_config('ordersaga.service_password', '…', false);  -- a service's daily work, no DDL
 --   SELECT set_config('ordersaga.fdw_password', '…', false);      -- shards: what the coordinator may do
 --   SELECT set_config('ordersaga.monitoring_password', '…', false);  -- statistics, and no table
--- Running it again changes passwords and nothing else. Roles belong to the cluster: bootstrap the
--- databases of one cluster one after the other.
+-- Each database has passwords of its own. Running it again changes them and nothing else. Roles
+-- belong to the cluster: bootstrap the databases of one cluster one after the other.
 DO $$
 DECLARE
     role text;
@@ -25,7 +25,11 @@ BEGIN
         END IF;
     END LOOP;
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
+    -- In these everybody may connect, and fill the disk with temporary tables.
+    REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
     REVOKE ALL ON SCHEMA public FROM PUBLIC;
+    -- So may they with large objects, which need no right on a schema. lo_import is the superuser's.
+    REVOKE EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) FROM PUBLIC;
     GRANT CREATE, USAGE ON SCHEMA public TO ordersaga_owner;
 END
 $$;
