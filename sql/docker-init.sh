@@ -1,13 +1,14 @@
 #!/bin/sh
 # Runs once in each new Postgres container (/docker-entrypoint-initdb.d): roles and rights. The
-# tables come from the migrations, which the services run themselves.
+# tables come from the migrations. Run again, it sets the passwords that the container has now.
 #
 # Passwords go from the environment straight into the session: not onto a command line, not into a
 # log. A role whose password this container does not have is not created.
 set -eu
+export PGPASSWORD="${PGPASSWORD:-$POSTGRES_PASSWORD}"
 
 psql --no-psqlrc --quiet --output=/dev/null --set ON_ERROR_STOP=1 \
-    --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" <<'SQL'
+    --username "${POSTGRES_USER:-postgres}" --dbname "$POSTGRES_DB" <<'SQL'
 \set owner ''
 \set service ''
 \set fdw ''

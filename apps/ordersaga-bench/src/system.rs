@@ -69,6 +69,7 @@ impl System {
         let trio = ServiceProcess::trio(&self.databases, &broker, &redis, "", &logs)?;
         for mut process in trio.into_values() {
             process.take_binary_from(&self.binaries);
+            process.migrate(READY).await?;
             process.start()?;
             self.services.push(process);
         }

@@ -183,6 +183,7 @@ impl System {
     }
 
     async fn start_services(&self) -> Result<()> {
+        try_join_all(Service::ALL.map(|service| self.service(service).migrate(READY))).await?;
         try_join_all(Service::ALL.map(|service| self.start_service(service))).await?;
         let ready = Service::ALL.map(|service| self.service(service).wait_ready(READY));
         try_join_all(ready).await.map(drop)

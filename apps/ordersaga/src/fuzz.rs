@@ -94,6 +94,7 @@ async fn on_own_stack(arguments: &Arguments, report: &Report) -> Result<bool> {
 
 async fn start(services: impl Iterator<Item = &ServiceProcess> + Clone) -> Result<()> {
     for service in services.clone() {
+        service.migrate(READY).await?;
         service.start()?;
     }
     for service in services {

@@ -286,6 +286,7 @@ fn services(
 
 async fn start_service(process: &ServiceProcess, report: &Report) -> Result<()> {
     let start = async {
+        process.migrate(READY).await?;
         process.start()?;
         process.wait_ready(READY).await
     };

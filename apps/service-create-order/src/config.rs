@@ -8,7 +8,7 @@ use ordersaga_runtime::service::ServiceConfig;
 
 /// Takes and cancels orders, and closes or expires them by what the other services answer.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "service-create-order", version, about)]
+#[command(name = "service-create-order", version, about, after_help = config::MIGRATE_HELP)]
 pub(crate) struct Config {
     #[command(flatten)]
     pub(crate) service: ServiceConfig,

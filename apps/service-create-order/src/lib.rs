@@ -16,7 +16,6 @@ use ordersaga_runtime::group_commit::group_commit;
 use ordersaga_runtime::http::{self, HttpService};
 use ordersaga_runtime::idempotency::{self, Keys};
 use ordersaga_runtime::lifecycle::Stage;
-use ordersaga_runtime::postgres::Schema;
 use ordersaga_runtime::service::{self, Service};
 
 pub use http_only::main as http_only_main;
@@ -29,6 +28,9 @@ const NAME: &str = "service-create-order";
 pub fn main() -> anyhow::Result<ExitCode> {
     if http::print_spec::<api::Api>(&api::ABOUT) {
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(migrated) = service::migrate(NAME, db::MIGRATIONS) {
+        return migrated;
     }
     let config = Config::from_environment();
     service::run(NAME, &config.service.clone(), run(config))
@@ -47,11 +49,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let desk = desk::Desk::new(pool.clone(), outbox.clone(), keys);
     service.spawn(Stage::Drain, "orders", |stop| desk.serve(batches, stop));
 
-    service.keep_schema(Schema {
-        migrations: db::MIGRATIONS,
-        owner: config.service.postgres.migration_url.clone(),
-        probe: "SELECT FROM orders, outbox, consumer_offset LIMIT 0",
-    });
+    service.keep_database("SELECT FROM orders, outbox, consumer_offset LIMIT 0");
     let closing = closing::Closing::new(outbox.clone());
     service.consume(&[Topic::Reservation, Topic::Reset], closing);
     let keys = pool.clone();

@@ -2,26 +2,43 @@
 
 use std::time::Duration;
 
-use clap::Parser;
-use ordersaga_runtime::config::{self, Secret, SecretParser};
+use clap::{Args, Parser};
+use ordersaga_runtime::config::{self, MigrationConfig, Secret, SecretParser};
 use ordersaga_runtime::service::ServiceConfig;
 
 /// Follows every topic and answers for the status of each order.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "service-monitoring-order", version, about)]
+#[command(name = "service-monitoring-order", version, about, after_help = config::MIGRATE_HELP)]
 pub(crate) struct Config {
     #[command(flatten)]
     pub(crate) service: ServiceConfig,
+    #[command(flatten)]
+    pub(crate) nodes: NodesConfig,
+    /// Milliseconds a status request waits for an order nobody has heard of yet, before its 404.
+    #[arg(long, env = "STATUS_GRACE_MS", default_value = "500", value_parser = config::milliseconds)]
+    pub(crate) status_grace_ms: Duration,
+}
+
+/// Brings the coordinator and the nodes up to date, as their owners and for as long as it takes, and
+/// ends.
+#[derive(Parser, Clone, Debug)]
+pub(crate) struct Migration {
+    #[command(flatten)]
+    pub(crate) coordinator: MigrationConfig,
+    #[command(flatten)]
+    pub(crate) nodes: NodesConfig,
+    /// The same nodes under their owner's role.
+    #[arg(long, env = "SHARDS_MIGRATION", hide_env_values = true, value_parser = ANY)]
+    shards_migration: Secret,
+}
+
+/// Where the status partitions lie.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NodesConfig {
     /// The nodes that hold the status partitions, as name=URL,name=URL. The role may select and
     /// insert: `shard1=postgres://ordersaga_fdw:password@host:port/database`.
     #[arg(long, env = "SHARDS", hide_env_values = true, value_parser = ANY)]
     shards: Secret,
-    /// The same nodes under their owner's role. When set, their migrations run at start.
-    #[arg(long, env = "SHARDS_MIGRATION", hide_env_values = true, value_parser = ANY)]
-    shards_migration: Option<Secret>,
-    /// Milliseconds a status request waits for an order nobody has heard of yet, before its 404.
-    #[arg(long, env = "STATUS_GRACE_MS", default_value = "500", value_parser = config::milliseconds)]
-    pub(crate) status_grace_ms: Duration,
 }
 
 const ANY: SecretParser = SecretParser { prefixes: &[] };
@@ -32,7 +49,6 @@ pub(crate) struct Node {
     /// The server's name in the coordinator, and in answers.
     pub(crate) name: &'static str,
     pub(crate) url: Secret,
-    pub(crate) owner_url: Option<Secret>,
 }
 
 impl Config {
@@ -40,24 +56,32 @@ impl Config {
     pub(crate) fn from_environment() -> Self {
         config::parse(&[("http_listen", "127.0.0.1:8001"), ("kafka_group", "monitoring")])
     }
+}
 
+impl Migration {
+    /// From the environment, if the process was started as `service-monitoring-order migrate`.
+    pub(crate) fn from_environment() -> Option<Self> {
+        config::migration(crate::NAME)
+    }
+
+    /// The owners' URLs of all nodes, by name.
+    pub(crate) fn owners(&self, nodes: &[Node]) -> anyhow::Result<Vec<(String, Secret)>> {
+        let owners = parse("SHARDS_MIGRATION", self.shards_migration.expose())?;
+        for node in nodes {
+            let named = owners.iter().any(|owner| owner.0 == node.name);
+            anyhow::ensure!(named, "SHARDS_MIGRATION lacks {}", node.name);
+        }
+        Ok(owners)
+    }
+}
+
+impl NodesConfig {
     /// The nodes, in the order named.
     pub(crate) fn nodes(&self) -> anyhow::Result<Vec<Node>> {
-        let owners = match &self.shards_migration {
-            Some(list) => parse("SHARDS_MIGRATION", list.expose())?,
-            None => Vec::new(),
-        };
         let nodes = parse("SHARDS", self.shards.expose())?;
         anyhow::ensure!(!nodes.is_empty(), "SHARDS names no node");
-        Ok(nodes
-            .into_iter()
-            .map(|(name, url)| Node {
-                owner_url: owners.iter().find(|owner| owner.0 == name).map(|o| o.1.clone()),
-                // Once per process: names are labels of metrics and dependencies for its lifetime.
-                name: name.leak(),
-                url,
-            })
-            .collect())
+        // Once per process: names are labels of metrics and dependencies for its lifetime.
+        Ok(nodes.into_iter().map(|(name, url)| Node { name: name.leak(), url }).collect())
     }
 }
 

@@ -2,22 +2,17 @@
 //! partitions, brought in line with the configured nodes. A partition stays where it is: nodes
 //! added later get partitions by moving them, never by a change here.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use ordersaga_contract::PARTITIONS;
 use ordersaga_runtime::backoff::Backoff;
-use ordersaga_runtime::config::Secret;
-use ordersaga_runtime::health::Dependency;
 use ordersaga_runtime::postgres;
 use sqlx::AssertSqlSafe;
-use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
-use tokio_util::sync::CancellationToken;
+use sqlx::postgres::{PgConnection, PgPoolOptions};
 
 use crate::config::Node;
 use crate::db;
-use crate::shards::Shards;
 
 /// Serialises instances that start together.
 const LOCK: i64 = 0x7368_6172_6473;
@@ -38,82 +33,54 @@ const SERVER_OPTIONS: [(&str, &str); 8] = [
 /// The options of a server about encryption; set by a node's URL, and otherwise absent.
 const TLS_OPTIONS: [&str; 2] = ["sslmode", "sslrootcert"];
 
-/// Keeps the coordinator's schema.
-pub(crate) struct Coordinator {
-    pub(crate) owner: Option<Secret>,
-    pub(crate) nodes: Vec<Node>,
-    pub(crate) shards: Arc<Shards>,
-    pub(crate) pool: PgPool,
+/// Migrates the coordinator and brings servers and partitions in line, waiting for it as long as it
+/// takes.
+pub(crate) async fn migrate(owner: &str, nodes: &[Node]) {
+    postgres::migrate("postgres", owner, db::MIGRATIONS).await;
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
+    while let Err(error) = align(owner, nodes).await {
+        tracing::warn!(error = format!("{error:#}"), "partitions wait");
+        backoff.wait().await;
+    }
 }
 
-impl Coordinator {
-    /// Migrates, brings servers and partitions in line, and keeps `database` true from then on.
-    pub(crate) async fn keep(
-        self,
-        database: Dependency,
-        stop: CancellationToken,
-    ) -> anyhow::Result<()> {
-        let prepare = async {
-            if let Some(owner) = &self.owner {
-                postgres::migrate(owner.expose(), db::MIGRATIONS, &database).await;
-                let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
-                while let Err(error) = self.align(owner.expose()).await {
-                    tracing::warn!(error = format!("{error:#}"), "partitions wait");
-                    database.down("partitions wait");
-                    backoff.wait().await;
-                }
-            }
-        };
-        if stop.run_until_cancelled(prepare).await.is_none() {
-            return Ok(());
-        }
-        let locate = || self.shards.locate(&self.pool);
-        let watch = postgres::watch(&self.pool, &database, locate);
-        stop.run_until_cancelled(Box::pin(watch)).await;
-        Ok(())
+async fn align(owner: &str, nodes: &[Node]) -> anyhow::Result<()> {
+    let options = postgres::holding(postgres::parse(owner)?, postgres::SILENCE);
+    let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
+    let mut transaction = pool.begin().await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await?;
+    for node in nodes {
+        align_server(&mut transaction, node).await.context(node.name)?;
     }
+    create_partitions(&mut transaction, nodes).await?;
+    transaction.commit().await?;
+    pool.close().await;
+    Ok(())
+}
 
-    async fn align(&self, owner: &str) -> anyhow::Result<()> {
-        let options = postgres::holding(postgres::parse(owner)?, postgres::SILENCE);
-        let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
-        let mut transaction = pool.begin().await?;
-        sqlx::query("SELECT pg_advisory_xact_lock($1)")
-            .bind(LOCK)
-            .execute(&mut *transaction)
-            .await?;
-        for node in &self.nodes {
-            align_server(&mut transaction, node).await.context(node.name)?;
+/// Creates the partitions that are missing, in turn over the nodes.
+async fn create_partitions(connection: &mut PgConnection, nodes: &[Node]) -> anyhow::Result<()> {
+    let existing: Vec<i32> = db::partitions(&mut *connection)
+        .await?
+        .into_iter()
+        .map(|partition| partition.remainder)
+        .collect();
+    for (remainder, node) in (0..PARTITIONS).zip(nodes.iter().cycle()) {
+        if existing.contains(&i32::try_from(remainder)?) {
+            continue;
         }
-        self.create_partitions(&mut transaction).await?;
-        transaction.commit().await?;
-        pool.close().await;
-        Ok(())
+        let (name, table) = (node.name, db::partition_table(remainder));
+        execute(
+            connection,
+            format!(
+                "CREATE FOREIGN TABLE {table} PARTITION OF order_event \
+                 FOR VALUES WITH (MODULUS {PARTITIONS}, REMAINDER {remainder}) \
+                 SERVER {name} OPTIONS (schema_name 'public', table_name '{table}')"
+            ),
+        )
+        .await?;
     }
-
-    /// Creates the partitions that are missing, in turn over the nodes.
-    async fn create_partitions(&self, connection: &mut PgConnection) -> anyhow::Result<()> {
-        let existing: Vec<i32> = db::partitions(&mut *connection)
-            .await?
-            .into_iter()
-            .map(|partition| partition.remainder)
-            .collect();
-        for (remainder, node) in (0..PARTITIONS).zip(self.nodes.iter().cycle()) {
-            if existing.contains(&i32::try_from(remainder)?) {
-                continue;
-            }
-            let (name, table) = (node.name, db::partition_table(remainder));
-            execute(
-                connection,
-                format!(
-                    "CREATE FOREIGN TABLE {table} PARTITION OF order_event \
-                     FOR VALUES WITH (MODULUS {PARTITIONS}, REMAINDER {remainder}) \
-                     SERVER {name} OPTIONS (schema_name 'public', table_name '{table}')"
-                ),
-            )
-            .await?;
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 async fn align_server(connection: &mut PgConnection, node: &Node) -> anyhow::Result<()> {

@@ -15,9 +15,11 @@ use std::sync::Arc;
 use ordersaga_contract::Topic;
 use ordersaga_runtime::http::{self, HttpService};
 use ordersaga_runtime::lifecycle::Stage;
+use ordersaga_runtime::postgres;
 use ordersaga_runtime::service::{self, Service};
+use tokio::task::JoinSet;
 
-use crate::config::Config;
+use crate::config::{Config, Migration, Node};
 use crate::shards::Shards;
 use crate::waiters::Waiters;
 
@@ -27,13 +29,32 @@ fn main() -> anyhow::Result<ExitCode> {
     if http::print_spec::<api::Api>(&api::ABOUT) {
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(migration) = Migration::from_environment() {
+        return migrate(&migration);
+    }
     let config = Config::from_environment();
     service::run(NAME, &config.service.clone(), run(config))
 }
 
+/// All databases at the same time: one that is away keeps no other from it.
+fn migrate(config: &Migration) -> anyhow::Result<ExitCode> {
+    let nodes = config.nodes.nodes()?;
+    let owners = config.owners(&nodes)?;
+    service::run_migration(&config.coordinator.log, async move {
+        let mut shards = JoinSet::new();
+        for (name, url) in owners {
+            shards.spawn(async move {
+                postgres::migrate(&name, url.expose(), db::SHARD_MIGRATIONS).await;
+            });
+        }
+        coordinator::migrate(config.coordinator.owner.expose(), &nodes).await;
+        shards.join_all().await;
+    })
+}
+
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let service = Service::new(NAME, config.service.clone())?;
-    let (nodes, http) = (config.nodes()?, &config.service.http);
+    let (nodes, http) = (config.nodes.nodes()?, &config.service.http);
     let connections = config.service.postgres.connections;
     let shards = Shards::new(&nodes, &service.health, service.pool.clone(), connections)?;
     let (shards, waiters) = (Arc::new(shards), Arc::new(Waiters::default()));
@@ -44,22 +65,14 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         .long_poll("/api/v1/status", api::LONGEST_WAIT + http.timeout);
     service.serve(api).await?;
 
-    for node in nodes.clone() {
+    for Node { name, .. } in nodes {
         let shards = shards.clone();
-        service.spawn(
-            Stage::Intake,
-            node.name,
-            |stop| async move { shards.keep(node, stop).await },
-        );
+        service.spawn(Stage::Intake, name, |stop| async move { shards.keep(name, stop).await });
     }
-    let coordinator = coordinator::Coordinator {
-        owner: config.service.postgres.migration_url.clone(),
-        nodes,
-        shards: shards.clone(),
-        pool: service.pool.clone(),
-    };
-    let database = service.database.clone();
-    service.spawn(Stage::Intake, "coordinator", |stop| coordinator.keep(database, stop));
+    let (located, database) = (shards.clone(), service.database.clone());
+    service.spawn(Stage::Intake, "coordinator", |stop| async move {
+        located.keep_coordinator(database, stop).await
+    });
     service.consume(&Topic::EVENTS, follower::Follower::new(shards, waiters));
     // Monitoring says nothing of its own, but it too has dead letters to send.
     service.relay(None)?;

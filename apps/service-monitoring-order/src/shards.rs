@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Node;
-use crate::db::{self, History, SHARD_MIGRATIONS};
+use crate::db::{self, History};
 
 /// How long reading an order from its node, or through the coordinator, may take.
 const DIRECT_LIMIT: Duration = Duration::from_secs(1);
@@ -81,8 +81,8 @@ impl Shards {
 
     /// Learns from the coordinator's catalog where the partitions lie; fails as well if nothing
     /// can be written there.
-    pub(crate) async fn locate(&self, coordinator: &PgPool) -> anyhow::Result<()> {
-        let mut lease = Lease::take(coordinator).await?;
+    async fn locate(&self) -> anyhow::Result<()> {
+        let mut lease = Lease::take(&self.coordinator).await?;
         let partitions = db::partitions(&mut lease).await?;
         let writable = postgres::ensure_writable(&mut lease).await;
         lease.keep();
@@ -103,17 +103,24 @@ impl Shards {
         writable
     }
 
-    /// Migrates a node and then keeps its state, until stopped.
-    pub(crate) async fn keep(&self, node: Node, stop: CancellationToken) -> anyhow::Result<()> {
-        let Some(shard) = self.nodes.iter().find(|shard| shard.name == node.name) else {
+    /// Keeps the coordinator's state, and what is known of the partitions, until stopped.
+    pub(crate) async fn keep_coordinator(
+        &self,
+        database: Dependency,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let watch = postgres::watch(&self.coordinator, &database, || self.locate());
+        stop.run_until_cancelled(Box::pin(watch)).await;
+        Ok(())
+    }
+
+    /// Keeps a node's state, until stopped.
+    pub(crate) async fn keep(&self, name: &str, stop: CancellationToken) -> anyhow::Result<()> {
+        let Some(shard) = self.nodes.iter().find(|shard| shard.name == name) else {
             return Ok(());
         };
-        let schema = postgres::Schema {
-            migrations: SHARD_MIGRATIONS,
-            owner: node.owner_url,
-            probe: "SELECT FROM order_event_00 LIMIT 0",
-        };
-        schema.keep(shard.pool.clone(), shard.dependency.clone(), stop).await
+        let query = "SELECT FROM order_event_00 LIMIT 0";
+        postgres::keep(shard.pool.clone(), shard.dependency.clone(), query, stop).await
     }
 
     /// The name of the node an order lies on.

@@ -14,7 +14,7 @@ const REDIS_URL: SecretParser = SecretParser { prefixes: &["redis://", "rediss:/
 
 /// Reserves stock for orders, the pivot transaction of the saga, and answers for items.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "service-store", version, about)]
+#[command(name = "service-store", version, about, after_help = config::MIGRATE_HELP)]
 pub(crate) struct Config {
     #[command(flatten)]
     pub(crate) service: ServiceConfig,

@@ -15,7 +15,6 @@ use ordersaga_contract::Topic;
 use ordersaga_runtime::http::{self, HttpService};
 use ordersaga_runtime::idempotency::{self, Keys};
 use ordersaga_runtime::lifecycle::Stage;
-use ordersaga_runtime::postgres::Schema;
 use ordersaga_runtime::service::{self, Service};
 
 use crate::config::Config;
@@ -25,6 +24,9 @@ const NAME: &str = "service-store";
 fn main() -> anyhow::Result<ExitCode> {
     if http::print_spec::<api::Api>(&api::ABOUT) {
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(migrated) = service::migrate(NAME, db::MIGRATIONS) {
+        return migrated;
     }
     let config = Config::from_environment();
     service::run(NAME, &config.service.clone(), run(config))
@@ -40,11 +42,9 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let http = &config.service.http;
     service.serve(HttpService::new(api::ABOUT, api, service.health.clone(), http)).await?;
 
-    service.keep_schema(Schema {
-        migrations: db::MIGRATIONS,
-        owner: config.service.postgres.migration_url,
-        probe: "SELECT FROM item, outbox, consumer_offset, cache_state, idempotency_key LIMIT 0",
-    });
+    service.keep_database(
+        "SELECT FROM item, outbox, consumer_offset, cache_state, idempotency_key LIMIT 0",
+    );
     let reservations = reservations::Reservations::new(service.outbox.clone());
     service.consume(&[Topic::Incoming, Topic::Reset], reservations);
     let pool = service.pool.clone();

@@ -1,6 +1,6 @@
 //! Where the parts of a stack are and how to get in: what is kept in its folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io::{Read, Write};
@@ -9,17 +9,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::databases::{Databases, Server};
 use crate::digest::hex;
 use crate::names::Cluster;
 use crate::ports::{free_port, is_free};
 
-/// Passwords of the roles, the same in every cluster of a stack.
+/// Passwords of the roles of one cluster.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Passwords {
-    /// Of `postgres`.
+    /// Of `postgres`: the same in every cluster of a stack, since they begin as copies of one. It is
+    /// the stack's own way in; no service has it.
     pub superuser: String,
     /// Of `ordersaga_owner`.
     pub owner: String,
@@ -46,6 +47,28 @@ impl Passwords {
             fdw: password()?,
         })
     }
+
+    /// New ones, but for the superuser's.
+    fn renewed(&self) -> Result<Self> {
+        Ok(Self { superuser: self.superuser.clone(), ..Self::random()? })
+    }
+}
+
+/// Passwords by cluster. An older version kept one set, which was the same in every cluster.
+fn by_cluster<'de, D>(kept: D) -> Result<BTreeMap<Cluster, Passwords>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Kept {
+        ByCluster(BTreeMap<Cluster, Passwords>),
+        Same(Passwords),
+    }
+    Ok(match Kept::deserialize(kept)? {
+        Kept::ByCluster(passwords) => passwords,
+        Kept::Same(same) => Cluster::ALL.map(|cluster| (cluster, same.clone())).into(),
+    })
 }
 
 pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N]> {
@@ -68,8 +91,9 @@ pub struct Parts {
     pub broker: u16,
     /// Port of the broker's controller.
     pub controller: u16,
-    /// Passwords of the database roles.
-    pub passwords: Passwords,
+    /// Passwords of the database roles, of each cluster its own.
+    #[serde(deserialize_with = "by_cluster")]
+    pub passwords: BTreeMap<Cluster, Passwords>,
 }
 
 impl Parts {
@@ -90,19 +114,34 @@ impl Parts {
         };
         parts.folder = folder;
         parts.choose_ports(broker)?;
+        parts.separate_passwords()?;
         parts.save(&file)?;
         Ok(parts)
     }
 
     fn new(folder: &Path) -> Result<Self> {
+        let first = Passwords::random()?;
+        let passwords = Cluster::ALL.into_iter().map(|cluster| Ok((cluster, first.renewed()?)));
         Ok(Self {
             folder: folder.to_owned(),
             clusters: Cluster::ALL.map(|cluster| (cluster, 0)).into(),
             redis: 0,
             broker: 0,
             controller: 0,
-            passwords: Passwords::random()?,
+            passwords: passwords.collect::<Result<_>>()?,
         })
+    }
+
+    /// Replaces those that an older version gave to several clusters. [`Parts::provision`] makes it
+    /// so in the clusters.
+    fn separate_passwords(&mut self) -> Result<()> {
+        let owners = self.passwords.values().map(|one| &one.owner).collect::<BTreeSet<_>>().len();
+        if owners < Cluster::ALL.len() {
+            for passwords in self.passwords.values_mut() {
+                *passwords = passwords.renewed()?;
+            }
+        }
+        Ok(())
     }
 
     fn choose_ports(&mut self, broker: Option<u16>) -> Result<()> {
@@ -141,7 +180,7 @@ impl Parts {
     pub fn server(&self, cluster: Cluster) -> Server {
         Server {
             port: self.clusters.get(&cluster).copied().unwrap_or_default(),
-            passwords: self.passwords.clone(),
+            passwords: self.passwords[&cluster].clone(),
         }
     }
 
@@ -207,10 +246,35 @@ mod tests {
         let first = Parts::open(folder.path(), Some(9092))?;
         let second = Parts::open(folder.path(), Some(9092))?;
         assert_eq!(first.clusters, second.clusters);
-        assert_eq!(first.passwords.owner, second.passwords.owner);
+        let owner = |parts: &Parts| parts.server(Cluster::Store).passwords.owner;
+        assert_eq!(owner(&first), owner(&second));
         assert_eq!(second.broker, 9092);
         let mode = fs::metadata(folder.path().join("parts.json"))?.permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        Ok(())
+    }
+
+    #[test]
+    fn each_cluster_gets_passwords_of_its_own_where_an_older_version_kept_the_same() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("parts.json");
+        let mut kept = serde_json::to_value(Parts::open(folder.path(), None)?)?;
+        let same = Passwords::random()?;
+        kept["passwords"] = serde_json::to_value(&same)?;
+        fs::write(&file, serde_json::to_vec(&kept)?)?;
+        // A stack of that version that runs has these.
+        let running = Parts::load(&file)?;
+        assert_eq!(running.server(Cluster::Shard2).passwords.owner, same.owner);
+        let parts = Parts::open(folder.path(), None)?;
+        let owners: BTreeSet<_> = parts.passwords.values().map(|one| &one.owner).collect();
+        assert_eq!(owners.len(), Cluster::ALL.len());
+        assert!(!owners.contains(&same.owner));
+        assert!(parts.passwords.values().all(|one| one.superuser == same.superuser));
+        let again = Parts::open(folder.path(), None)?;
+        assert_eq!(
+            again.server(Cluster::Store).passwords.owner,
+            parts.server(Cluster::Store).passwords.owner
+        );
         Ok(())
     }
 

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::broker::tail;
 use crate::databases::{Database, Databases};
 use crate::free_port;
 use crate::names::{Cluster, Service};
@@ -18,9 +19,12 @@ use crate::process::Launch;
 use crate::runner::Runner;
 
 const STOP: Duration = Duration::from_secs(30);
+/// Variables with an owner's password: for a migration, never for the process that serves.
+const OWNERS: [&str; 2] = ["DATABASE_MIGRATION_URL", "SHARDS_MIGRATION"];
 
-/// The environment of a service: the single source of the variables' names. `prefix` is that of
-/// the topics and of the consumer group, so that systems sharing a broker do not share those.
+/// The environment of a service and of its migration: the single source of the variables' names.
+/// `prefix` is that of the topics and of the consumer group, so that systems sharing a broker do not
+/// share those.
 pub fn service_env(
     service: Service,
     databases: &Databases,
@@ -87,6 +91,8 @@ pub struct ServiceProcess {
     port: u16,
     /// Where its binary is, if not beside the running one.
     binaries: Option<PathBuf>,
+    /// It brings the databases up to date, and ends.
+    migrates: bool,
 }
 
 impl std::fmt::Debug for ServiceProcess {
@@ -106,7 +112,35 @@ impl ServiceProcess {
             environment,
             port: port.unwrap_or_else(|| service.port()),
             binaries: None,
+            migrates: false,
         }
+    }
+
+    /// The process that migrates for it, not started yet. It has the same log.
+    #[must_use]
+    pub fn migration(&self) -> Self {
+        Self {
+            runner: Runner::new(format!("{} migrate", self.service), self.log().to_owned()),
+            service: self.service,
+            environment: self.environment.clone(),
+            port: self.port,
+            binaries: self.binaries.clone(),
+            migrates: true,
+        }
+    }
+
+    /// Brings its databases up to date.
+    pub async fn migrate(&self, within: Duration) -> Result<()> {
+        let migration = self.migration();
+        migration.start()?;
+        let status = migration.wait_exit(within).await?;
+        ensure!(
+            status.success(),
+            "{} ended ({status}); its log ends:\n{}",
+            migration.name(),
+            tail(self.log())
+        );
+        Ok(())
     }
 
     /// Takes the binary from this folder for the next start.
@@ -183,13 +217,17 @@ impl ServiceProcess {
 
     /// Starts its process; see [`ServiceProcess::wait_ready`].
     pub fn start(&self) -> Result<()> {
+        let mut environment = self.environment.clone();
+        if !self.migrates {
+            environment.retain(|name, _| !OWNERS.contains(&name.as_str()));
+        }
         let launch = Launch {
             program: match &self.binaries {
                 Some(folder) => folder.join(self.service.name()),
                 None => binary(self.service)?,
             },
-            arguments: Vec::new(),
-            environment: self.environment.clone(),
+            arguments: if self.migrates { vec!["migrate".into()] } else { Vec::new() },
+            environment,
             log: self.log().to_owned(),
             death_signal: "KILL",
             user: None,

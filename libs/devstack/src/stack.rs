@@ -126,7 +126,8 @@ fn cluster_folder(parts: &Parts, cluster: Cluster) -> std::path::PathBuf {
 
 async fn start_clusters(parts: &Parts, clusters: &[Part], report: &Report) -> Result<()> {
     let folders = Cluster::ALL.map(|cluster| cluster_folder(parts, cluster));
-    let password = parts.passwords.superuser.clone();
+    // Of all of them: they begin as copies of one.
+    let password = parts.server(Cluster::Store).passwords.superuser;
     if folders.iter().any(|folder| !folder.exists()) {
         let create = async move {
             tokio::task::spawn_blocking(move || postgres::create(&folders, &password)).await?

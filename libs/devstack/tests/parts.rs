@@ -55,6 +55,18 @@ async fn postgres_keeps_its_data_over_every_way_of_ending() -> Result<()> {
     Ok(())
 }
 
+/// Postgres lets every role change its own password (docs/security.md); the next start undoes it.
+#[tokio::test]
+async fn a_password_that_a_role_has_changed_is_set_again_by_the_next_start() -> Result<()> {
+    let part = Part::temporary_postgres().await?;
+    let database = part.server().create_database(Cluster::Store, "store").await?;
+    let mut service = connect(&database.service_url()).await?;
+    sqlx::raw_sql("ALTER ROLE ordersaga_service PASSWORD 'mine'").execute(&mut service).await?;
+    assert!(connect(&database.service_url()).await.is_err());
+    part.server().create_database(Cluster::Store, "store").await?;
+    connect(&database.service_url()).await.map(drop)
+}
+
 #[tokio::test]
 async fn a_paused_postgres_is_silent_until_it_is_resumed() -> Result<()> {
     let part = Part::temporary_postgres().await?;

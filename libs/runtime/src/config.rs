@@ -3,7 +3,12 @@
 
 mod security;
 
-use std::{ffi::OsStr, fmt, net::SocketAddr, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    fmt,
+    net::SocketAddr,
+    time::Duration,
+};
 
 use clap::{
     Arg, Args, Command, Parser, ValueEnum,
@@ -42,6 +47,10 @@ pub struct SecretParser {
     /// The value must begin with one of these; none means that any non-empty value will do.
     pub prefixes: &'static [&'static str],
 }
+
+/// What `--help` of a service says of its migrations.
+pub const MIGRATE_HELP: &str =
+    "The argument `migrate` brings the database up to date instead: see `migrate --help`.";
 
 /// The parser of a Postgres URL.
 pub const POSTGRES_URL: SecretParser = SecretParser { prefixes: &["postgres://", "postgresql://"] };
@@ -142,14 +151,22 @@ pub struct PostgresConfig {
     #[arg(id = "database_url", long = "database-url", env = "DATABASE_URL",
           hide_env_values = true, value_parser = POSTGRES_URL)]
     pub url: Secret,
-    /// Postgres URL of the owner role. When set, migrations run at start; unset, they do not.
-    #[arg(id = "database_migration_url", long = "database-migration-url",
-          env = "DATABASE_MIGRATION_URL", hide_env_values = true, value_parser = POSTGRES_URL)]
-    pub migration_url: Option<Secret>,
     /// Connections in the pool.
     #[arg(id = "database_connections", long = "database-connections", env = "DATABASE_CONNECTIONS",
           default_value = "8", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub connections: u32,
+}
+
+/// Brings the service's database up to date, as its owner and for as long as it takes, and ends.
+#[derive(Parser, Clone, Debug)]
+pub struct MigrationConfig {
+    /// Postgres URL of the owner role, as postgres://user:password@host:port/database.
+    #[arg(id = "database_migration_url", long = "database-migration-url",
+          env = "DATABASE_MIGRATION_URL", hide_env_values = true, value_parser = POSTGRES_URL)]
+    pub owner: Secret,
+    /// Logs.
+    #[command(flatten)]
+    pub log: LogConfig,
 }
 
 /// What is remembered of requests that may be repeated.
@@ -258,9 +275,20 @@ pub fn parse<C: Parser>(defaults: &[(&'static str, &'static str)]) -> C {
     parse_from(defaults, std::env::args_os()).unwrap_or_else(|error| error.exit())
 }
 
+/// Reads the settings of `SERVICE migrate`, as [`parse`] does; none if the process was not started
+/// as that.
+pub fn migration<C: Parser>(service: &str) -> Option<C> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_none_or(|first| first != "migrate") {
+        return None;
+    }
+    let name = std::iter::once(OsString::from(format!("{service} migrate")));
+    Some(parse_from(&[], name.chain(arguments)).unwrap_or_else(|error| error.exit()))
+}
+
 fn parse_from<C: Parser>(
     defaults: &[(&'static str, &'static str)],
-    arguments: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<C, Error> {
     let mut command = C::command();
     for &(id, value) in defaults {
@@ -434,7 +462,8 @@ mod tests {
         let debug = format!("{:?}", parsed(&[]).unwrap());
         assert!(!debug.contains("geheim") && debug.contains("***"), "{debug}");
 
-        let message = parsed(&["--database-migration-url=mysql://u:geheim@h/db"]).unwrap_err();
+        let wrong = ["migrate", "--database-migration-url=mysql://u:geheim@h/db"];
+        let message = parse_from::<MigrationConfig>(&[], wrong).unwrap_err().to_string();
         assert!(message.contains("--database-migration-url"), "{message}");
         assert!(message.contains("postgres://"), "{message}");
         assert!(!message.contains("geheim"), "{message}");
@@ -458,7 +487,6 @@ mod tests {
             "HTTP_ORIGINS",
             "ADMIN_LISTEN",
             "DATABASE_URL",
-            "DATABASE_MIGRATION_URL",
             "DATABASE_CONNECTIONS",
             "KAFKA_BROKERS",
             "KAFKA_USER",

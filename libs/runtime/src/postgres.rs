@@ -1,5 +1,5 @@
 //! Postgres: pools that fail soon instead of hanging, work that outlives a broken connection, and
-//! migrations at start.
+//! migrations.
 
 use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
@@ -13,7 +13,6 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Post
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::config::Secret;
 use crate::health::Dependency;
 
 /// How long one statement may take before Postgres ends it. Every statement of the services is a
@@ -250,45 +249,27 @@ pub async fn watch<F: Future<Output = anyhow::Result<()>>>(
     }
 }
 
-/// A database's schema, and how one knows that it is there.
-pub struct Schema {
-    /// What brings it up to date.
-    pub migrations: &'static Migrator,
-    /// The owner's URL; without it somebody else migrates.
-    pub owner: Option<Secret>,
-    /// A query that succeeds as soon as the service can work.
-    pub probe: &'static str,
+/// Keeps `database` true to what `query` finds once a second, until stopped. It succeeds as soon as
+/// the service can work: the schema is there.
+pub async fn keep(
+    pool: PgPool,
+    database: Dependency,
+    query: &'static str,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let watch = watch(&pool, &database, || probe(&pool, query));
+    // Boxed: with the TLS handshake in it a connection attempt is large.
+    stop.run_until_cancelled(Box::pin(watch)).await;
+    Ok(())
 }
 
-impl Schema {
-    /// Brings the schema up to date, waiting for the database as long as it takes, and from then
-    /// on keeps `database` true to what the probe finds once a second.
-    pub async fn keep(
-        self,
-        pool: PgPool,
-        database: Dependency,
-        stop: CancellationToken,
-    ) -> anyhow::Result<()> {
-        let keep = async {
-            if let Some(owner) = &self.owner {
-                migrate(owner.expose(), self.migrations, &database).await;
-            }
-            watch(&pool, &database, || probe(&pool, self.probe)).await;
-        };
-        // Boxed: with the TLS handshake in it a connection attempt is large.
-        stop.run_until_cancelled(Box::pin(keep)).await;
-        Ok(())
-    }
-}
-
-/// Brings a schema up to date as its owner, waiting for the database as long as it takes.
-/// Instances that start together take turns: sqlx holds an advisory lock meanwhile. One that is
-/// frozen loses its turn.
-pub async fn migrate(url: &str, migrations: &Migrator, database: &Dependency) {
+/// Brings the schema of `database` up to date as its owner, waiting for it as long as it takes.
+/// Processes that do so at the same time take turns: sqlx holds an advisory lock meanwhile. One
+/// that is frozen loses its turn.
+pub async fn migrate(database: &str, url: &str, migrations: &Migrator) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
     while let Err(error) = migrate_once(url, migrations).await {
-        tracing::warn!(error = format!("{error:#}"), "migrations wait");
-        database.down(format_args!("migrations wait: {}", brief(&error)));
+        tracing::warn!(database, error = format!("{error:#}"), "migrations wait");
         backoff.wait().await;
     }
 }
@@ -341,6 +322,10 @@ pub(crate) fn brief(error: &anyhow::Error) -> &'static str {
         // Class 28, invalid authorization: the role, its password, or pg_hba.conf.
         Some(sqlx::Error::Database(error)) if error.code().is_some_and(|c| c.starts_with("28")) => {
             "refuses the role or its password"
+        }
+        // Undefined table: nobody has migrated it yet.
+        Some(sqlx::Error::Database(error)) if error.code().is_some_and(|c| c == "42P01") => {
+            "is not migrated"
         }
         Some(sqlx::Error::Database(_)) => "refuses the query",
         _ => "not usable",

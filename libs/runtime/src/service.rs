@@ -7,11 +7,14 @@ use std::sync::Arc;
 use clap::Args;
 use ordersaga_contract::Topic;
 use poem_openapi::OpenApi;
+use sqlx::migrate::Migrator;
 use sqlx::postgres::PgPool;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{
-    HttpConfig, KafkaConfig, LogConfig, PostgresConfig, ShutdownConfig, TraceConfig,
+    self, HttpConfig, KafkaConfig, LogConfig, MigrationConfig, PostgresConfig, ShutdownConfig,
+    TraceConfig,
 };
 use crate::consumer::{Consumer, Handler};
 use crate::health::{Dependency, Health};
@@ -70,6 +73,27 @@ pub fn run<F: Future<Output = anyhow::Result<ExitCode>>>(
     // The last spans leave when the service has ended.
     let _exporting = trace::init(name, &config.trace)?;
     tokio::runtime::Runtime::new()?.block_on(service)
+}
+
+/// Brings the service's database up to date if the process was started as `SERVICE migrate`: the
+/// one that serves is not given the owner's password.
+pub fn migrate(name: &str, migrations: &Migrator) -> Option<anyhow::Result<ExitCode>> {
+    let config: MigrationConfig = config::migration(name)?;
+    let work = postgres::migrate("postgres", config.owner.expose(), migrations);
+    Some(run_migration(&config.log, work))
+}
+
+/// Runs migrations to their end, or until told to stop.
+pub fn run_migration(log: &LogConfig, work: impl Future<Output = ()>) -> anyhow::Result<ExitCode> {
+    telemetry::init(log)?;
+    tokio::runtime::Runtime::new()?.block_on(async {
+        // The first process of a container hears no signal that it does not ask for.
+        let mut stop = signal(SignalKind::terminate())?;
+        tokio::select! {
+            () = work => anyhow::Ok(ExitCode::SUCCESS),
+            _ = stop.recv() => Ok(ExitCode::FAILURE),
+        }
+    })
 }
 
 impl Service {
@@ -135,10 +159,10 @@ impl Service {
         Ok(())
     }
 
-    /// Brings the schema up to date and keeps the database's state.
-    pub fn keep_schema(&self, schema: postgres::Schema) {
+    /// Keeps the database's state: up as soon as this query succeeds.
+    pub fn keep_database(&self, query: &'static str) {
         let (pool, database) = (self.pool.clone(), self.database.clone());
-        self.spawn(Stage::Intake, "schema", |stop| schema.keep(pool, database, stop));
+        self.spawn(Stage::Intake, "database", |stop| postgres::keep(pool, database, query, stop));
     }
 
     /// Applies the events of `topics`.

@@ -54,6 +54,7 @@ fn start(bench: &Bench<'_>, port: u16) -> Result<Child> {
     let log = std::fs::File::create(parts.folder.join("logs/http-only.log"))?;
     Command::new(bench.binaries.join(PROGRAM))
         .envs(environment)
+        .env_remove("DATABASE_MIGRATION_URL")
         .stdin(std::process::Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

@@ -39,7 +39,7 @@ impl Databases {
             "SET bench.port1 = '{}'; SET bench.port2 = '{}'; SET bench.password = '{}'",
             port(Cluster::Shard1),
             port(Cluster::Shard2),
-            parts.passwords.superuser,
+            parts.server(Cluster::Shard1).passwords.superuser,
         );
         let monitoring = include_str!("sql/monitoring.sql");
         Ok(Self {

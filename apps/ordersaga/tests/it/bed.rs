@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures_util::FutureExt;
+use futures_util::future::try_join_all;
 use ordersaga_checker::{History, Log, Onlooker};
 use ordersaga_devstack::{
     Cluster, Database, Databases, Part, Parts, Service, ServiceProcess, TemporaryFolder, free_port,
@@ -220,8 +221,14 @@ impl Bed {
         topics::apply(&self.topics(), &TopicsFile::embedded()?).await.map(drop)
     }
 
-    /// Starts the three services and waits until each is ready.
+    /// Brings the databases up to date.
+    pub(crate) async fn migrate(&self) -> Result<()> {
+        try_join_all(self.services.values().map(|process| process.migrate(WITHIN))).await.map(drop)
+    }
+
+    /// Migrates, starts the three services and waits until each is ready.
     pub(crate) async fn start_all(&self) -> Result<()> {
+        self.migrate().await?;
         for process in self.services.values() {
             process.start()?;
         }

@@ -2,7 +2,7 @@
 //! addresses put in the place of its own, makes a system that works. TLS is the test's addition, since its
 //! parts ask for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -65,17 +65,21 @@ fn secrets(parts: &Parts, database: &Database) -> Result<Environment> {
         .map(|(user, variable)| (variable.to_owned(), password_of(user)))
         .into_iter()
         .collect();
-    for (name, value) in [
-        ("POSTGRES_PASSWORD", &passwords.superuser),
-        ("OWNER_PASSWORD", &passwords.owner),
-        ("SERVICE_PASSWORD", &passwords.service),
-        ("FDW_PASSWORD", &passwords.fdw),
-        ("REDIS_PASSWORD", &parts.security.redis_password),
-        ("KAFKA_PASSWORD_ADMIN", &parts.security.admin_password),
-        ("MONITORING_PASSWORD", &"unused".to_owned()),
-    ] {
-        known.insert(name.to_owned(), value.clone());
+    // The five databases of this test are on one server.
+    for cluster in Cluster::ALL {
+        let of = cluster.database().to_uppercase();
+        known.insert(format!("POSTGRES_PASSWORD_{of}"), passwords.superuser.clone());
+        known.insert(format!("OWNER_PASSWORD_{of}"), passwords.owner.clone());
+        known.insert(format!("MONITORING_PASSWORD_{of}"), "unused".to_owned());
+        let (role, password) = if cluster.is_shard() {
+            ("FDW", &passwords.fdw)
+        } else {
+            ("SERVICE", &passwords.service)
+        };
+        known.insert(format!("{role}_PASSWORD_{of}"), password.clone());
     }
+    known.insert("REDIS_PASSWORD".to_owned(), parts.security.redis_password.clone());
+    known.insert("KAFKA_PASSWORD_ADMIN".to_owned(), parts.security.admin_password.clone());
     let example = text(".env.example")?;
     for line in example.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let (name, value) = line.split_once('=').context("no = in .env.example")?;
@@ -88,8 +92,11 @@ fn secrets(parts: &Parts, database: &Database) -> Result<Environment> {
     Ok(known)
 }
 
+/// A change to make: a variable, what it has, and what stands there instead.
+type Move = (&'static str, &'static str, String);
+
 /// Puts the test's addresses in the place of the file's; each must be there.
-fn moved(environment: &mut Environment, moves: &[(&str, &str, String)]) -> Result<()> {
+fn moved(environment: &mut Environment, moves: &[Move]) -> Result<()> {
     for (name, from, to) in moves {
         let value = environment.get_mut(*name).with_context(|| format!("no {name}"))?;
         ensure!(value.contains(from), "{name} does not have {from}");
@@ -103,39 +110,37 @@ fn place(database: &Database) -> String {
     format!("@127.0.0.1:{}/{}{}", database.port, database.name, database.parameters)
 }
 
-fn own_moves(
+/// Moves of the variables that name a service's own database, and the nodes of monitoring.
+fn database_moves(
     service: Service,
     bed: &Bed,
-    parts: &Parts,
-) -> Vec<(&'static str, &'static str, String)> {
+    own: &'static str,
+    nodes: &'static str,
+) -> Vec<Move> {
     let databases = &bed.databases;
-    let (file, own) = match service {
-        Service::CreateOrder => ("@postgres-create-order:5432/create_order", Cluster::CreateOrder),
-        Service::Store => ("@postgres-store:5432/store", Cluster::Store),
-        Service::Monitoring => ("@postgres-monitoring:5432/monitoring", Cluster::Monitoring),
+    let file = match service {
+        Service::CreateOrder => "@postgres-create-order:5432/create_order",
+        Service::Store => "@postgres-store:5432/store",
+        Service::Monitoring => "@postgres-monitoring:5432/monitoring",
     };
-    let mut moves = vec![
-        ("KAFKA_BROKERS", "redpanda:9092", parts.broker.url()),
-        ("DATABASE_URL", file, place(&databases[own])),
-        ("DATABASE_MIGRATION_URL", file, place(&databases[own])),
-    ];
-    match service {
-        Service::CreateOrder => {}
-        Service::Store => {
-            let url = parts.redis.url();
-            let address = url.rsplit('@').next().unwrap_or_default().to_owned();
-            moves.push(("REDIS_URL", "redis:6379/0", address));
-            moves.push(("REDIS_URL", "redis://", "rediss://".to_owned()));
-        }
-        Service::Monitoring => {
-            for (file, cluster) in [
-                ("@172.28.57.23:5432/shard1", Cluster::Shard1),
-                ("@172.28.57.24:5432/shard2", Cluster::Shard2),
-            ] {
-                moves.push(("SHARDS", file, place(&databases[cluster])));
-                moves.push(("SHARDS_MIGRATION", file, place(&databases[cluster])));
-            }
-        }
+    let mut moves = vec![(own, file, place(&databases[service.cluster()]))];
+    if service == Service::Monitoring {
+        moves.extend([
+            (nodes, "@172.28.57.23:5432/shard1", place(&databases[Cluster::Shard1])),
+            (nodes, "@172.28.57.24:5432/shard2", place(&databases[Cluster::Shard2])),
+        ]);
+    }
+    moves
+}
+
+fn own_moves(service: Service, bed: &Bed, parts: &Parts) -> Vec<Move> {
+    let mut moves = database_moves(service, bed, "DATABASE_URL", "SHARDS");
+    moves.push(("KAFKA_BROKERS", "redpanda:9092", parts.broker.url()));
+    if service == Service::Store {
+        let url = parts.redis.url();
+        let address = url.rsplit('@').next().unwrap_or_default().to_owned();
+        moves.push(("REDIS_URL", "redis:6379/0", address));
+        moves.push(("REDIS_URL", "redis://", "rediss://".to_owned()));
     }
     moves
 }
@@ -157,15 +162,32 @@ fn process(
     ensure!(described["command"] == serde_json::json!([service.name()]), "{described}");
     let mut environment = environment(described, from)?;
     moved(&mut environment, &own_moves(service, bed, parts))?;
-    let listen = format!("0.0.0.0:{}", service.port());
     let free = format!("127.0.0.1:{}", free_port()?);
-    moved(&mut environment, &[("HTTP_LISTEN", &listen, free)])?;
+    ensure!(environment["HTTP_LISTEN"] == format!("0.0.0.0:{}", service.port()), "{environment:?}");
+    environment.insert("HTTP_LISTEN".into(), free);
     add(&mut environment, bed, parts);
     environment.insert("KAFKA_GROUP".into(), format!("{}{}", bed.prefix, service.group()));
     if service == Service::Store {
         environment.insert("REDIS_CA_FILE".into(), parts.authority());
     }
     Ok(ServiceProcess::new(service, environment, logs.join(format!("{service}.log"))))
+}
+
+/// The one-shot service that a service waits for.
+async fn migrate(service: Service, bed: &Bed, from: &Environment) -> Result<()> {
+    let (services, name) = (services()?, format!("migrate-{}", service.cluster()));
+    let described = &services[&name];
+    ensure!(described["command"] == serde_json::json!([service.name(), "migrate"]), "{name}");
+    let waits = &services[service.name()]["depends_on"][&name]["condition"];
+    ensure!(waits == "service_completed_successfully", "{service} does not wait for {name}");
+    let mut environment = environment(described, from)?;
+    let mut moves = database_moves(service, bed, "DATABASE_MIGRATION_URL", "SHARDS_MIGRATION");
+    // The nodes as the service knows them, too.
+    moves.extend(database_moves(service, bed, "", "SHARDS").into_iter().skip(1));
+    moved(&mut environment, &moves)?;
+    let mut job = Command::new(program(service.name())?);
+    job.arg("migrate").envs(environment);
+    Said::by(job).await?.expect(0, "").map(drop)
 }
 
 /// The one-shot service `topics`.
@@ -200,10 +222,12 @@ fn the_services_work_with_the_environment_of_the_compose_file() -> Result<()> {
             let from = secrets(parts, &bed.databases[Cluster::Store])?;
             apply_topics(bed, parts, &from).await?;
             for service in Service::ALL {
+                migrate(service, bed, &from).await?;
                 let process = process(service, bed, parts, &from, logs.path())?;
+                process.start()?;
                 bed.services.insert(service, process);
             }
-            bed.start_all().await?;
+            bed.wait_ready().await?;
             until("Redis is used", async || {
                 let ready = bed.get(Service::Store, "/ready").await?.json()?;
                 Ok(state_of(&ready, "redis")?["ready"] == true)
@@ -227,6 +251,9 @@ fn every_variable_in_the_compose_file_is_one_that_its_program_knows() -> Result<
             ("service-create-order", "service-create-order", &[][..]),
             ("service-store", "service-store", &[]),
             ("service-monitoring-order", "service-monitoring-order", &[]),
+            ("migrate-create-order", "service-create-order", &["migrate"]),
+            ("migrate-store", "service-store", &["migrate"]),
+            ("migrate-monitoring", "service-monitoring-order", &["migrate"]),
             ("topics", "ordersaga-kafka", &["topics", "apply"]),
             ("load", "ordersaga-load", &[]),
         ] {
@@ -244,6 +271,51 @@ fn every_variable_in_the_compose_file_is_one_that_its_program_knows() -> Result<
         }
         Ok(())
     })
+}
+
+/// The containers that have a password of Postgres, whatever it is called there: the server itself,
+/// and whoever logs in with it.
+fn holders(role: &str, database: &str) -> BTreeSet<String> {
+    let server = format!("postgres-{database}");
+    let service = if database.starts_with("shard") { "monitoring" } else { database };
+    let served = if service == "monitoring" { "monitoring-order" } else { service };
+    let (serves, migrates) = (format!("service-{served}"), format!("migrate-{service}"));
+    match role {
+        "POSTGRES" => [server].into(),
+        "OWNER" => [server, migrates].into(),
+        "SERVICE" => [server, serves].into(),
+        "FDW" => [server, migrates, serves].into(),
+        _ => [server, "postgres-exporter".to_owned()].into(),
+    }
+}
+
+#[test]
+fn a_password_of_postgres_is_known_to_the_server_and_to_whom_it_lets_in() -> Result<()> {
+    let services = services()?;
+    let services = services.as_object().context("no services")?;
+    let example = text(".env.example")?;
+    let mut seen = 0;
+    for line in example.lines() {
+        let Some((role, rest)) = line.split_once("_PASSWORD_") else { continue };
+        let Some((database, "")) = rest.split_once('=') else { continue };
+        if role == "KAFKA" {
+            continue;
+        }
+        let name = format!("${{{role}_PASSWORD_{database}");
+        let has = |service: &Value| {
+            let value = service.to_string();
+            let mut found = value.match_indices(&name);
+            found.any(|(at, _)| value[at + name.len()..].starts_with(['-', ':', '}']))
+        };
+        let found = services.iter().filter(|(_, service)| has(service));
+        let found: BTreeSet<_> = found.map(|(name, _)| name.clone()).collect();
+        let database = database.to_lowercase().replace('_', "-");
+        ensure!(found == holders(role, &database), "{role} of {database}: {found:?}");
+        seen += 1;
+    }
+    // The owner's, the superuser's and the exporter's on each server, and another one.
+    ensure!(seen == 4 * Cluster::ALL.len(), "{seen} passwords");
+    Ok(())
 }
 
 /// What the tests' Redis lets its user do is what the compose file's does.

@@ -230,6 +230,12 @@ fn defect_10_services_wait_for_their_dependencies_and_say_so() -> Result<()> {
         let plan =
             Plan::default().idle().database(Cluster::CreateOrder, database).broker(broker.url());
         plan.run(async |bed| {
+            for service in [Service::Store, Service::Monitoring] {
+                bed.services[&service].migrate(WITHIN).await?;
+            }
+            // This one waits as well.
+            let migration = bed.services[&Service::CreateOrder].migration();
+            migration.start()?;
             for process in bed.services.values() {
                 process.start()?;
             }

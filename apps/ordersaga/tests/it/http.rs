@@ -547,6 +547,7 @@ fn with_too_much_unpublished_orders_are_refused_until_it_is_less() -> Result<()>
     // Without topics nothing can be published.
     let plan = Plan::default().set(Service::CreateOrder, "OUTBOX_LIMIT", "5").idle();
     block_on(plan.run(async |bed| {
+        bed.migrate().await?;
         let create = &bed.services[&Service::CreateOrder];
         create.start()?;
         until("orders are refused", async || {

@@ -93,7 +93,9 @@ impl Base {
 
     /// The containers of our image.
     fn containers(&self) -> impl Iterator<Item = &Value> {
-        let containers = self.pods().flat_map(|pod| list(&pod["containers"]));
+        let kinds = ["initContainers", "containers"];
+        let containers = self.pods().flat_map(move |pod| kinds.map(|kind| list(&pod[kind])));
+        let containers = containers.flatten();
         containers.filter(|container| container["image"] == IMAGE)
     }
 
@@ -320,6 +322,22 @@ fn every_secret_is_documented_and_made() -> Result<()> {
 }
 
 #[test]
+fn only_what_migrates_or_removes_has_an_owners_password() -> Result<()> {
+    let base = Base::read()?;
+    let mut migrations = 0;
+    for container in base.containers() {
+        let mut secrets = BTreeSet::new();
+        references(container, &mut secrets);
+        let is_owner = secrets.iter().any(|(name, _)| name.ends_with("-owner"));
+        let migrates = container["name"] == "migrate";
+        ensure!(is_owner == (migrates || container["name"] == "retention"), "{container}");
+        migrations += usize::from(migrates);
+    }
+    ensure!(migrations == PORTS.len(), "{migrations} migrations");
+    Ok(())
+}
+
+#[test]
 fn urls_name_databases_and_roles_that_exist() -> Result<()> {
     let base = Base::read()?;
     let mut seen = 0;
@@ -339,7 +357,7 @@ fn urls_name_databases_and_roles_that_exist() -> Result<()> {
             }
         }
     }
-    ensure!(seen == 12, "{seen} URLs");
+    ensure!(seen == 14, "{seen} URLs");
     Ok(())
 }
 

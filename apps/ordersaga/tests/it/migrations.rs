@@ -29,6 +29,7 @@ fn a_database_that_a_newer_version_migrated_is_accepted_and_the_log_says_so() ->
         }
         for service in Service::ALL {
             bed.services[&service].terminate().await?;
+            bed.services[&service].migrate(WITHIN).await?;
             bed.start(service).await?;
             let log = std::fs::read_to_string(bed.services[&service].log())?;
             ensure!(
@@ -40,6 +41,25 @@ fn a_database_that_a_newer_version_migrated_is_accepted_and_the_log_says_so() ->
         bed.reaches(order, "SHIPPING").await?;
         invariants::hold(bed).await
     })
+}
+
+#[test]
+fn a_service_waits_for_its_schema_and_says_so() -> Result<()> {
+    block_on(Plan::default().idle().run(async |bed| {
+        bed.apply_topics().await?;
+        for service in Service::ALL {
+            bed.services[&service].start()?;
+        }
+        for service in [Service::CreateOrder, Service::Store] {
+            until("readiness says so", async || {
+                let Ok(ready) = bed.get(service, "/ready").await else { return Ok(false) };
+                Ok(ready.status == 503 && ready.text.contains("is not migrated"))
+            })
+            .await?;
+        }
+        bed.migrate().await?;
+        bed.wait_ready().await
+    }))
 }
 
 #[test]
@@ -55,22 +75,19 @@ fn a_migration_that_was_changed_or_did_not_end_is_refused() -> Result<()> {
         let keep = "CREATE TABLE kept AS SELECT * FROM _sqlx_migrations";
         run(bed, Cluster::CreateOrder, keep).await?;
         for (change, reason) in WRONG {
-            service.terminate().await?;
             let update = format!("UPDATE _sqlx_migrations {change}");
             run(bed, Cluster::CreateOrder, &update).await?;
-            service.start()?;
+            let migration = service.migration();
+            migration.start()?;
             until(reason, async || Ok(std::fs::read_to_string(service.log())?.contains(reason)))
                 .await?;
-            until("readiness says so", async || {
-                let ready = bed.get(Service::CreateOrder, "/ready").await?;
-                Ok(ready.status == 503 && ready.text.contains("migrations wait"))
-            })
-            .await?;
+            ensure!(migration.is_running(), "it waits");
             let restore = "TRUNCATE _sqlx_migrations; \
                            INSERT INTO _sqlx_migrations SELECT * FROM kept";
             run(bed, Cluster::CreateOrder, restore).await?;
+            ensure!(migration.wait_exit(WITHIN).await?.success(), "{reason}: it goes on");
         }
-        service.wait_ready(WITHIN).await
+        Ok(())
     })
 }
 
@@ -150,11 +167,10 @@ fn the_release_before_works_on_the_newest_schema() -> Result<()> {
             let process = bed.services.get_mut(&service).context("a service")?;
             process.terminate().await?;
             process.take_binary_from(&before);
-            // It would refuse what it does not know, until it is told to leave schemas alone.
-            process.unset("DATABASE_MIGRATION_URL");
-            process.unset("SHARDS_MIGRATION");
+            // Without an owner's URL it leaves schemas alone; it would refuse what it does not know.
+            process.start()?;
         }
-        bed.start_all().await?;
+        bed.wait_ready().await?;
         for _ in 0..10 {
             let order = bed.place(&order).await?;
             bed.reaches(order, "SHIPPING").await?;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
-use ordersaga_devstack::{Cluster, Service};
+use ordersaga_devstack::{Cluster, Database, Service};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::bed::{Bed, Plan, block_on, saga};
@@ -25,6 +25,95 @@ async fn refused(url: &str, statements: &[&str]) -> Result<()> {
         ensure!(code.as_deref() == Some("42501"), "{statement}: {outcome:?}");
     }
     Ok(())
+}
+
+/// Whether Postgres lets somebody in. It refuses by class 28, invalid authorization, or for lack of
+/// the right to connect.
+async fn is_let_in(url: &str) -> Result<bool> {
+    match PgConnection::connect(url).await {
+        Ok(connection) => {
+            connection.close().await?;
+            Ok(true)
+        }
+        Err(sqlx::Error::Database(error))
+            if error.code().is_some_and(|code| code.starts_with("28") || code == "42501") =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[test]
+fn a_login_opens_its_own_database_and_no_other() -> Result<()> {
+    type Url = fn(&Database) -> String;
+    saga(async |bed| {
+        for home in Cluster::ALL {
+            let second = if home.is_shard() {
+                ("ordersaga_fdw", Database::fdw_url as Url)
+            } else {
+                ("ordersaga_service", Database::service_url as Url)
+            };
+            for (role, url) in [("ordersaga_owner", Database::owner_url as Url), second] {
+                let own = &bed.databases[home];
+                for cluster in Cluster::ALL {
+                    let passwords = own.passwords.clone();
+                    let tried = Database { passwords, ..bed.databases[cluster].clone() };
+                    let let_in = is_let_in(&url(&tried)).await?;
+                    ensure!(let_in == (cluster == home), "{role} of {home} on {cluster}: {let_in}");
+                }
+                let other = Database { name: "postgres".to_owned(), ..own.clone() };
+                ensure!(!is_let_in(&url(&other)).await?, "{role} of {home} on postgres");
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_serving_process_has_the_passwords_it_logs_in_with_and_no_others() -> Result<()> {
+    saga(async |bed| {
+        for service in Service::ALL {
+            let pid = bed.services[&service].pid().context("it does not run")?;
+            let environment = std::fs::read(format!("/proc/{pid}/environ"))?;
+            let environment = String::from_utf8_lossy(&environment);
+            for cluster in Cluster::ALL {
+                let passwords = &bed.databases[cluster].passwords;
+                let shards = service == Service::Monitoring && cluster.is_shard();
+                for (role, password, logs_in) in [
+                    ("superuser", &passwords.superuser, false),
+                    ("owner", &passwords.owner, false),
+                    ("service", &passwords.service, cluster == service.cluster()),
+                    ("fdw", &passwords.fdw, shards),
+                ] {
+                    let has = environment.contains(password.as_str());
+                    ensure!(has == logs_in, "{service}, {role} of {cluster}: {has}");
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn no_role_makes_large_objects() -> Result<()> {
+    const MAKE: [&str; 5] = [
+        "SELECT lo_create(0)",
+        "SELECT lo_creat(-1)",
+        "SELECT lo_from_bytea(0, 'x')",
+        "SELECT lo_import('/etc/hostname')",
+        "CREATE TEMPORARY TABLE mine (x int)",
+    ];
+    saga(async |bed| {
+        for cluster in Cluster::ALL {
+            let database = &bed.databases[cluster];
+            let second =
+                if cluster.is_shard() { database.fdw_url() } else { database.service_url() };
+            refused(&second, &MAKE).await?;
+            refused(&database.owner_url(), &MAKE[..4]).await?;
+        }
+        Ok(())
+    })
 }
 
 #[test]

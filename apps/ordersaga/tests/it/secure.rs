@@ -369,6 +369,7 @@ fn a_service_says_why_it_is_not_let_in_and_lives_on() -> Result<()> {
         let parts = parts().await?;
         let test = async |bed: &mut Bed| {
             parts.apply(bed).await?;
+            bed.migrate().await?;
             let store = |name: &str, set: &[(&str, &str)]| {
                 let mut process = bed.instance(Service::Store, free_port()?, name);
                 for (name, value) in set {
@@ -428,6 +429,7 @@ fn nobody_comes_in_clear() -> Result<()> {
     block_on(async {
         let parts = parts().await?;
         let test = async |bed: &mut Bed| {
+            bed.migrate().await?;
             let process = {
                 let mut process = bed.instance(Service::Store, free_port()?, "clear");
                 for variable in ["KAFKA_CA_FILE", "REDIS_CA_FILE"] {
