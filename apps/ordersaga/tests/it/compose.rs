@@ -318,6 +318,19 @@ fn a_password_of_postgres_is_known_to_the_server_and_to_whom_it_lets_in() -> Res
     Ok(())
 }
 
+/// Else what a container prints is kept until the disk is full.
+#[test]
+fn the_logs_of_every_container_are_bounded() -> Result<()> {
+    for (name, service) in services()?.as_object().context("no services")? {
+        let logging = &service["logging"];
+        // A driver of the engine's own choice may not know these options.
+        ensure!(logging["driver"] == "json-file", "{name}: {logging}");
+        let options = &logging["options"];
+        ensure!(options["max-size"] == "10m" && options["max-file"] == "3", "{name}: {logging}");
+    }
+    Ok(())
+}
+
 /// What the tests' Redis lets its user do is what the compose file's does.
 #[test]
 fn the_store_has_the_same_rights_on_redis_everywhere() -> Result<()> {
