@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 
 use crate::digest::sha256;
-use crate::process::{Launch, Process, TICK, run_as};
+use crate::parts::write_private;
+use crate::process::{Launch, Process, TICK, run};
 use crate::security::ADMIN;
 use crate::{Security, TemporaryFolder, folder, free_port, jars, programs};
 
@@ -22,6 +24,13 @@ const PROPERTIES: &str = include_str!("../../../redpanda/kafka/server.properties
 const SECURE: &str = include_str!("../../../redpanda/kafka/secure.properties");
 const LOGGING: &str = include_str!("../../../redpanda/kafka/log4j2.properties");
 const READY: &str = "Kafka Server started";
+/// The broker's files. It runs in their folder and finds them by these names: that of the folder may
+/// have characters that settings cannot express, as a comma in a list of folders.
+const PROPERTIES_FILE: &str = "server.properties";
+const LOGGING_FILE: &str = "log4j2.properties";
+const DATA: &str = "data";
+/// Java can only open files whose names its locale can spell. In that of POSIX they are ASCII.
+const LOCALE: (&str, &str) = ("LC_ALL", "C.UTF-8");
 /// Starts in a third of the time and in less memory than the defaults, which are for large machines.
 const JVM: [&str; 6] = [
     "-Xms64m",
@@ -73,7 +82,6 @@ pub(crate) struct Kit {
     class_path: OsString,
     archive: PathBuf,
     formatted: PathBuf,
-    logging: PathBuf,
 }
 
 /// Makes ready what every start of a broker needs, if it is not there: fetches the jars and makes
@@ -91,7 +99,6 @@ impl Kit {
         flock(&lock, FlockOperation::LockExclusive).context("cannot lock the broker's cache")?;
         let jars = jars::fetch(&home.join("libs"))?;
         let kit = Self::at(&home, jars)?;
-        fs::write(&kit.logging, LOGGING)?;
         if !kit.archive.is_file() {
             kit.make()?;
         }
@@ -105,7 +112,7 @@ impl Kit {
     }
 
     fn at(home: &Path, jars: Vec<PathBuf>) -> Result<Self> {
-        let java = programs::require_java()?;
+        let java = std::path::absolute(programs::require_java()?)?;
         // Another Java, other flags or another recipe make another archive.
         let version = programs::java_version(&java)?;
         let mut id = sha256([&version, PROPERTIES, LOGGING, &JVM.join(" ")].concat().as_bytes());
@@ -115,13 +122,11 @@ impl Kit {
             class_path: std::env::join_paths(jars)?,
             archive: home.join(format!("classes-{id}.jsa")),
             formatted: home.join(format!("formatted-{id}")),
-            logging: home.join("log4j2.properties"),
         })
     }
 
     fn arguments(&self, extra: &[OsString], main: &[&str]) -> Vec<OsString> {
-        let mut logging = OsString::from("-Dlog4j2.configurationFile=");
-        logging.push(&self.logging);
+        let logging = format!("-Dlog4j2.configurationFile={LOGGING_FILE}").into();
         let mut arguments: Vec<OsString> = JVM.iter().map(Into::into).collect();
         arguments.extend_from_slice(extra);
         arguments.extend([logging, "-cp".into(), self.class_path.clone()]);
@@ -134,7 +139,7 @@ impl Kit {
         let temporary = TemporaryFolder::new("broker")?;
         let ports = Ports::free(None)?;
         let place = Place::new(temporary.path());
-        place.write_properties(&ports)?;
+        place.write_settings(&ports)?;
         self.run_format(&place, &[])?;
         let _ = fs::remove_dir_all(&self.formatted);
         folder::copy(None, &place.data, &self.formatted)?;
@@ -176,7 +181,7 @@ impl Kit {
     pub(crate) fn launch(&self, folder: &Path, ports: &Ports, log: &Path) -> Result<Launch> {
         let place = Place::new(folder);
         fs::create_dir_all(folder)?;
-        place.write_properties(ports)?;
+        place.write_settings(ports)?;
         if !place.data.is_dir() {
             self.format(&place, ports)?;
         }
@@ -204,21 +209,22 @@ impl Kit {
 
     fn run_format(&self, place: &Place, options: &[&str]) -> Result<()> {
         let identity = identity()?;
-        let properties = place.properties.to_string_lossy();
-        let format = ["kafka.tools.StorageTool", "format", "-t", &identity, "-c", &properties];
-        run_as(None, &self.java, &self.arguments(&[], &[&format, options].concat()))
+        let format = ["kafka.tools.StorageTool", "format", "-t", &identity, "-c", PROPERTIES_FILE];
+        let mut command = Command::new(&self.java);
+        command.args(self.arguments(&[], &[&format, options].concat()));
+        run(command.current_dir(&place.folder).env(LOCALE.0, LOCALE.1)).map(drop)
     }
 
     fn launch_with(&self, extra: &[OsString], place: &Place, log: &Path) -> Launch {
-        let properties = place.properties.to_string_lossy();
         // A library unpacked for a broker that was killed goes with the broker's folder.
         let mut unpack = OsString::from("-Djava.io.tmpdir=");
-        unpack.push(place.properties.parent().unwrap_or(&place.data));
+        unpack.push(&place.folder);
         let extra: Vec<_> = extra.iter().cloned().chain([unpack]).collect();
         Launch {
             program: self.java.clone(),
-            arguments: self.arguments(&extra, &["kafka.Kafka", &properties]),
-            environment: [].into(),
+            arguments: self.arguments(&extra, &["kafka.Kafka", PROPERTIES_FILE]),
+            environment: [(LOCALE.0.to_owned(), LOCALE.1.to_owned())].into(),
+            folder: Some(place.folder.clone()),
             log: log.to_owned(),
             death_signal: "KILL",
             user: None,
@@ -246,32 +252,43 @@ impl Ports {
 
 /// Where the files of one broker are.
 struct Place {
+    folder: PathBuf,
     data: PathBuf,
-    properties: PathBuf,
 }
 
 impl Place {
     fn new(folder: &Path) -> Self {
-        Self { data: folder.join("data"), properties: folder.join("server.properties") }
+        Self { folder: folder.to_owned(), data: folder.join(DATA) }
     }
 
-    fn write_properties(&self, ports: &Ports) -> Result<()> {
+    fn write_settings(&self, ports: &Ports) -> Result<()> {
         let mut text = with_listeners(PROPERTIES, &ports.further);
         if let Some(Secured { security, sasl }) = &ports.secured {
             text += &SECURE
                 .replace("@SASL_PORT@", &sasl.to_string())
                 .replace("@ADMIN@", ADMIN)
                 .replace("@PASSWORD@", &security.admin_password)
-                .replace("@KEYSTORE@", &security.keystore().to_string_lossy());
+                .replace("@KEYSTORE@", &escaped(&security.keystore().to_string_lossy()));
         }
         let text = text
             .replace("@PORT@", &ports.listen.to_string())
             .replace("@CPORT@", &ports.controller.to_string())
             .replace("@ADV@", &ports.advertised.to_string())
-            .replace("@DATA@", &self.data.to_string_lossy());
-        fs::write(&self.properties, text)
-            .with_context(|| format!("cannot write {}", self.properties.display()))
+            .replace("@DATA@", DATA);
+        write_private(&self.folder.join(LOGGING_FILE), LOGGING.as_bytes())?;
+        write_private(&self.folder.join(PROPERTIES_FILE), text.as_bytes())
     }
+}
+
+/// A path as it stands in a file of Java properties, which are ISO 8859-1: a backslash is doubled, and
+/// other characters are units of UTF-16.
+fn escaped(value: &str) -> String {
+    let escape = |unit: u16| match u8::try_from(unit) {
+        Ok(b'\\') => "\\\\".to_owned(),
+        Ok(ascii @ b' '..=b'~') => char::from(ascii).to_string(),
+        _ => format!("\\u{unit:04x}"),
+    };
+    value.encode_utf16().map(escape).collect()
 }
 
 /// Adds named listeners to those that a broker has anyway.
@@ -328,6 +345,12 @@ pub fn tail(log: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_escaped_as_java_reads_them() {
+        assert_eq!(escaped("/tmp/a b,c=d/key.pem"), "/tmp/a b,c=d/key.pem");
+        assert_eq!(escaped("/дом\\🦀"), "/\\u0434\\u043e\\u043c\\\\\\ud83e\\udd80");
+    }
 
     #[test]
     fn further_listeners_change_three_lines_and_nothing_else() {

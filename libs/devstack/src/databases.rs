@@ -5,6 +5,7 @@ use std::ops::Index;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::names::Cluster;
@@ -121,7 +122,9 @@ impl Database {
     /// The same database, reached encrypted by clients that trust this authority only.
     #[must_use]
     pub fn trusting(&self, authority: &Path) -> Self {
-        let parameters = format!("?sslmode=verify-full&sslrootcert={}", authority.display());
+        let authority = authority.to_string_lossy();
+        let authority = utf8_percent_encode(&authority, NON_ALPHANUMERIC);
+        let parameters = format!("?sslmode=verify-full&sslrootcert={authority}");
         Self { parameters, ..self.clone() }
     }
 
@@ -206,5 +209,19 @@ impl Index<Cluster> for Databases {
 
     fn index(&self, cluster: Cluster) -> &Database {
         &self.0[&cluster]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_in_a_url_is_encoded() -> Result<()> {
+        let server = Server { port: 1, passwords: Passwords::random()? };
+        let database = server.database("store").trusting(Path::new("/tmp/a b,&/ca.pem"));
+        let parameters = "?sslmode=verify-full&sslrootcert=%2Ftmp%2Fa%20b%2C%26%2Fca%2Epem";
+        assert_eq!(database.parameters, parameters);
+        Ok(())
     }
 }

@@ -93,7 +93,8 @@ pub fn cache_folder() -> Result<PathBuf> {
         Some(folder) if !folder.is_empty() => PathBuf::from(folder),
         _ => std::env::home_dir().context("no home folder to keep a cache in")?.join(".cache"),
     };
-    let folder = base.join("ordersaga");
+    // The broker runs in another folder and has to find it, too.
+    let folder = std::path::absolute(base.join("ordersaga"))?;
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     Ok(folder)
 }

@@ -114,6 +114,7 @@ pub(crate) fn launch(folder: &Path, port: u16, settings: &[String], log: &Path) 
         arguments,
         // As a client, which a coordinator is, it looks into its home: not into the starter's.
         environment: [("HOME".to_owned(), folder.to_string_lossy().into_owned())].into(),
+        folder: None,
         log: log.to_owned(),
         // Fast shutdown: connections end, data are written, nothing is to recover.
         death_signal: "INT",

@@ -24,6 +24,8 @@ pub(crate) struct Launch {
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
     pub(crate) environment: BTreeMap<String, String>,
+    /// Where it runs, if not where this process does.
+    pub(crate) folder: Option<PathBuf>,
     /// Output is appended here.
     pub(crate) log: PathBuf,
     /// Name of the signal it gets when this process ends.
@@ -42,6 +44,9 @@ impl Launch {
         }
         command.arg("--").arg(&self.program).args(&self.arguments);
         command.envs(&self.environment);
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().context("cannot share the log file")?);
         command.stderr(log);

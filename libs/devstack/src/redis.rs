@@ -51,6 +51,7 @@ pub(crate) fn launch(
         program: programs::find("redis-server").context("no redis-server found")?,
         arguments,
         environment: [].into(),
+        folder: None,
         log: log.to_owned(),
         death_signal: "KILL",
         user: None,

@@ -228,6 +228,7 @@ impl ServiceProcess {
             },
             arguments: if self.migrates { vec!["migrate".into()] } else { Vec::new() },
             environment,
+            folder: None,
             log: self.log().to_owned(),
             death_signal: "KILL",
             user: None,

@@ -15,6 +15,9 @@ use tokio::sync::SemaphorePermit;
 use crate::bed::{LOOK, WITHIN, alone, block_on, until};
 use crate::client::{ADD, CREATE, STATUS, order_for};
 
+/// What Java's locale, its files of properties and Kafka's lists each have their own trouble with.
+const DATA: &str = "мои данные, \\ и 🦀";
+
 /// A stack that the tool runs in a process of its own.
 struct Up {
     supervisor: Child,
@@ -33,7 +36,7 @@ impl Up {
         // It ends when the tests do, however they end.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "--", env!("CARGO_BIN_EXE_ordersaga"), "supervise"]);
-        command.args(["--free-ports", "--data"]).arg(folder.path().join("data"));
+        command.args(["--free-ports", "--data"]).arg(folder.path().join(DATA)).env("LC_ALL", "C");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let http = Client::builder().no_proxy().timeout(WITHIN).build()?;
         let supervisor = command.spawn().context("cannot start the tool")?;
@@ -57,7 +60,7 @@ impl Up {
     }
 
     fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.folder.path().join(DATA)
     }
 
     /// What it has printed.
