@@ -1,12 +1,13 @@
 //! `up --detach`: a supervisor in the background, followed until everything is ready.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use ordersaga_devstack::{open_to_append, own_folder, private_folder};
 
 use crate::state::{Phase, State};
 
@@ -15,10 +16,14 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Starts the supervisor of `folder` and shows what it says until it is ready.
 pub(crate) async fn run(folder: &Path, remove: bool) -> Result<ExitCode> {
     let logs = folder.join("logs");
-    fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+    own_folder(folder)?;
+    private_folder(&logs)?;
     let log = logs.join("supervisor.log");
-    let mut supervisor = start(folder, remove, &log)?;
+    let output = open_to_append(&log)?;
     let mut shown = File::open(&log).context("cannot read the supervisor's log")?;
+    // What earlier ones said stays in it.
+    shown.seek(SeekFrom::End(0))?;
+    let mut supervisor = start(folder, remove, output)?;
     loop {
         let ended = supervisor.try_wait()?;
         let ready = is_ready(folder, supervisor.id())?;
@@ -33,8 +38,7 @@ pub(crate) async fn run(folder: &Path, remove: bool) -> Result<ExitCode> {
     }
 }
 
-fn start(folder: &Path, remove: bool, log: &Path) -> Result<Child> {
-    let output = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+fn start(folder: &Path, remove: bool, output: File) -> Result<Child> {
     let own = std::env::current_exe().context("cannot tell where this program is")?;
     let mut command = Command::new(own);
     command.args(["supervise", "--data"]).arg(folder);

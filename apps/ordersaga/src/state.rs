@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use ordersaga_devstack::{Parts, cache_folder, write_private};
+use ordersaga_devstack::{Parts, cache_folder, open_to_append, own_folder, write_private};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -50,8 +50,8 @@ impl Lock {
     /// The lock of a folder, unless a stack runs there.
     pub(crate) fn take(folder: &Path) -> Result<Option<Self>> {
         let context = || format!("cannot use the folder {}", folder.display());
-        fs::create_dir_all(folder).with_context(context)?;
-        let file = File::create(folder.join("lock")).with_context(context)?;
+        own_folder(folder)?;
+        let file = open_to_append(&folder.join("lock"))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self { _file: file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -146,6 +146,18 @@ mod tests {
         assert!(Lock::take(folder.path())?.is_none());
         drop(lock);
         assert!(!is_running(folder.path()));
+        Ok(())
+    }
+
+    #[test]
+    fn a_lock_that_is_a_link_leaves_alone_what_it_leads_to() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let other = folder.path().join("other");
+        fs::write(&other, "precious")?;
+        std::os::unix::fs::symlink(&other, folder.path().join("lock"))?;
+        let error = Lock::take(folder.path()).err().context("it was taken")?;
+        assert!(error.to_string().contains("is a symbolic link"), "{error}");
+        assert_eq!(fs::read(&other)?, b"precious");
         Ok(())
     }
 }

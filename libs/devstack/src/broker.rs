@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 
 use crate::digest::sha256;
-use crate::parts::write_private;
+use crate::private::{private_folder, refuse_link, write_private};
 use crate::process::{Launch, Process, TICK, run};
 use crate::security::ADMIN;
 use crate::{Security, TemporaryFolder, folder, free_port, jars, programs};
@@ -180,7 +180,8 @@ impl Kit {
     /// How to start the broker whose files are in `folder`; a new folder gets its data.
     pub(crate) fn launch(&self, folder: &Path, ports: &Ports, log: &Path) -> Result<Launch> {
         let place = Place::new(folder);
-        fs::create_dir_all(folder)?;
+        private_folder(folder)?;
+        refuse_link(&place.data)?;
         place.write_settings(ports)?;
         if !place.data.is_dir() {
             self.format(&place, ports)?;

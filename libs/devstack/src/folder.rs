@@ -11,6 +11,9 @@ use anyhow::{Context, Result};
 use rustix::process::geteuid;
 
 use crate::digest::sha256;
+use crate::private::{make_folder, own_folder, private_folder};
+
+const ELSEWHERE: &str = "/var/lib/ordersaga";
 
 /// Who a part runs as when root starts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,23 +71,33 @@ pub(crate) fn create_for(user: Option<&User>, folder: &Path) -> Result<()> {
     }
     let context = || format!("cannot make the folder {}", folder.display());
     let Some(user) = user else {
-        return fs::create_dir_all(folder).with_context(context);
+        return private_folder(folder);
     };
     let above = folder.parent().context("the root folder cannot hold data")?;
     fs::create_dir_all(above).with_context(context)?;
     let real = if user.can_enter(above) {
         folder.to_owned()
     } else {
-        let mut name = sha256(folder.as_os_str().as_encoded_bytes());
-        name.truncate(16);
-        let real = Path::new("/var/lib/ordersaga").join(name);
+        let real = elsewhere(folder);
         // A link whose folder somebody removed.
         let _ = fs::remove_file(folder);
         std::os::unix::fs::symlink(&real, folder).with_context(context)?;
         real
     };
-    fs::create_dir_all(&real).with_context(context)?;
+    make_folder(&real, 0o700)?;
     user.give(&real)
+}
+
+/// Where what belongs into `folder` lies if its user cannot go there.
+pub(crate) fn elsewhere(folder: &Path) -> PathBuf {
+    let mut name = sha256(folder.as_os_str().as_encoded_bytes());
+    name.truncate(16);
+    Path::new(ELSEWHERE).join(name)
+}
+
+/// Whether `folder` is a link that [`create_for`] has made.
+pub(crate) fn is_elsewhere(folder: &Path) -> bool {
+    fs::read_link(folder).is_ok_and(|real| real.parent() == Some(Path::new(ELSEWHERE)))
 }
 
 /// The folder for what is fetched or computed once: jars, class-data archives.
@@ -95,7 +108,7 @@ pub fn cache_folder() -> Result<PathBuf> {
     };
     // The broker runs in another folder and has to find it, too.
     let folder = std::path::absolute(base.join("ordersaga"))?;
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    own_folder(&folder)?;
     Ok(folder)
 }
 

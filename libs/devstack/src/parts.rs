@@ -3,18 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::databases::{Databases, Server};
 use crate::digest::hex;
+use crate::folder::elsewhere;
 use crate::names::Cluster;
 use crate::ports::{free_port, is_free};
+use crate::postgres;
+use crate::private::{own_folder, write_private};
 
 /// Passwords of the roles of one cluster.
 #[derive(Clone, Serialize, Deserialize)]
@@ -100,14 +102,16 @@ impl Parts {
     /// The parts whose data are in `folder`, with the ports and passwords kept there; a new folder
     /// gets new ones. A port that somebody else has taken since is replaced, except `broker`.
     pub fn open(folder: &Path, broker: Option<u16>) -> Result<Self> {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        own_folder(folder)?;
         let folder = folder.canonicalize()?;
         let file = folder.join("parts.json");
         let mut parts = match fs::read(&file) {
             Ok(text) => serde_json::from_slice(&text)
                 .with_context(|| format!("{} is damaged", file.display()))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::new(&folder)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                refuse_lost(&folder)?;
+                Self::new(&folder)?
+            }
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot read {}", file.display()));
             }
@@ -223,21 +227,27 @@ fn named(prefix: &str, cluster: Cluster) -> String {
     }
 }
 
-/// Writes a file that only the own user may read, as a whole or not at all.
-pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
-    let failed = || format!("cannot write {}", path.display());
-    let folder = path.parent().with_context(failed)?;
-    let mut file = tempfile::Builder::new()
-        .permissions(fs::Permissions::from_mode(0o600))
-        .tempfile_in(folder)
-        .with_context(failed)?;
-    file.write_all(content).with_context(failed)?;
-    file.persist(path).with_context(failed)?;
+/// With new passwords nobody would get into databases that are there.
+fn refuse_lost(folder: &Path) -> Result<()> {
+    let usual = folder.join("postgres");
+    for clusters in [elsewhere(&usual), usual] {
+        let exists = |cluster: &Cluster| postgres::exists(&clusters.join(cluster.name()));
+        ensure!(
+            !Cluster::ALL.iter().any(exists),
+            "{folder}/parts.json is gone, and with it the passwords of the databases in {clusters}: \
+             put it back from a copy. To begin without those databases, move {clusters} and \
+             {folder}/broker away, or choose another folder with --data",
+            folder = folder.display(),
+            clusters = clusters.display(),
+        );
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -276,6 +286,23 @@ mod tests {
             parts.server(Cluster::Store).passwords.owner
         );
         Ok(())
+    }
+
+    #[test]
+    fn lost_passwords_are_no_new_ones() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        Parts::open(folder.path(), None)?;
+        let cluster = folder.path().join("postgres/shard2");
+        fs::create_dir_all(&cluster)?;
+        fs::write(cluster.join("PG_VERSION"), "15")?;
+        let file = folder.path().join("parts.json");
+        let kept = fs::read(&file)?;
+        fs::remove_file(&file)?;
+        let error = Parts::open(folder.path(), None).err().context("opened")?.to_string();
+        assert!(error.contains("parts.json is gone"), "{error}");
+        assert!(!file.exists());
+        fs::write(&file, kept)?;
+        Parts::open(folder.path(), None).map(drop)
     }
 
     #[test]

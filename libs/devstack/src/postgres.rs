@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::fs::OFlags;
 
 use crate::folder::{self, User};
+use crate::private;
 use crate::process::{Launch, TICK, is_alive, run_as};
 use crate::programs;
 
@@ -152,10 +154,17 @@ pub(crate) async fn clear(folder: &Path) -> Result<()> {
         }
         tokio::time::sleep(TICK).await;
     }
+    let file = folder.join(PID_FILE);
+    if !file.exists() {
+        // It has stopped cleanly.
+        return Ok(());
+    }
     // A server that finds its parent's number there knows that the file is stale.
     let own = std::process::id().to_string();
     let lines: Vec<_> = [own].into_iter().chain(lines.into_iter().skip(1)).collect();
-    std::fs::write(folder.join(PID_FILE), lines.join("\n") + "\n")
+    // Not behind a link: the folder is the server's user's, and this may be root.
+    let mut file = private::open(&file, OFlags::WRONLY | OFlags::TRUNC)?;
+    std::io::Write::write_all(&mut file, (lines.join("\n") + "\n").as_bytes())
         .with_context(|| format!("cannot write {PID_FILE} in {name}"))
 }
 

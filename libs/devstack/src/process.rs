@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,6 +14,7 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::folder::User;
+use crate::private::open_to_append;
 
 /// How often a condition that nobody tells about (an exit, a line in a log) is looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
@@ -36,7 +36,7 @@ pub(crate) struct Launch {
 
 impl Launch {
     fn command(&self) -> Result<Command> {
-        let log = append(&self.log)?;
+        let log = open_to_append(&self.log)?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", self.death_signal]);
         if let Some(user) = &self.user {
@@ -54,14 +54,6 @@ impl Launch {
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         Ok(command)
     }
-}
-
-fn append(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .with_context(|| format!("cannot open the log {}", path.display()))
 }
 
 type Job = (Command, Sender<io::Result<Child>>);

@@ -9,9 +9,8 @@ use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::Security;
 use crate::process::Launch;
-use crate::programs;
+use crate::{Security, private_folder, programs};
 
 /// `security` makes it take encrypted connections only, of the user that its file names.
 pub(crate) fn launch(
@@ -20,7 +19,7 @@ pub(crate) fn launch(
     security: Option<&Security>,
     log: &Path,
 ) -> Result<Launch> {
-    std::fs::create_dir_all(folder)?;
+    private_folder(folder)?;
     let port = port.to_string();
     let dir = folder.to_string_lossy();
     let port_option = if security.is_some() { "--tls-port" } else { "--port" };

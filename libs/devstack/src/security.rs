@@ -1,10 +1,8 @@
 //! What a secured part needs: certificates of an authority made for it, and a superuser of the broker.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -14,6 +12,7 @@ use crate::TemporaryFolder;
 use crate::digest::hex;
 use crate::folder::User;
 use crate::parts::random_bytes;
+use crate::private::write_whole;
 
 /// The broker's superuser.
 pub(crate) const ADMIN: &str = "admin";
@@ -127,8 +126,7 @@ const REDIS_RULE: &str = "resetkeys ~item:* -@all +get +set +eval +evalsha +scri
                           +hello +select +client|setname";
 
 fn write(path: &Path, content: &str, mode: u32) -> Result<()> {
-    fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
+    write_whole(path, content.as_bytes(), mode)
 }
 
 fn authority(name: &str) -> Result<(Issuer<'static, KeyPair>, String)> {

@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use futures_util::future::try_join_all;
 
 use crate::broker::{self, Kit, Listener};
 use crate::names::Cluster;
 use crate::part::Part;
 use crate::parts::Parts;
+use crate::private::{private_folder, refuse_link};
 use crate::report::Report;
-use crate::{TemporaryFolder, postgres};
+use crate::{TemporaryFolder, folder, postgres};
 
 /// Five Postgres clusters, Redis and the broker, running.
 #[derive(Debug)]
@@ -34,8 +35,8 @@ impl Stack {
         report: &Report,
     ) -> Result<Self> {
         let logs = parts.folder.join("logs");
-        std::fs::create_dir_all(&logs)
-            .with_context(|| format!("cannot make the folder {}", logs.display()))?;
+        private_folder(&logs)?;
+        refuse_links(&parts)?;
         let all = all(&parts, listeners, &logs);
         let (clusters, others) = all.split_at(Cluster::ALL.len());
         let [redis, broker] = others else {
@@ -118,6 +119,15 @@ fn all(parts: &Parts, listeners: Vec<Listener>, logs: &Path) -> Vec<Part> {
     all.push(Part::redis(parts.folder.join("redis"), parts.redis, log("redis")));
     all.push(Part::broker(parts.folder.join("broker"), ways_in, log("broker")));
     all
+}
+
+/// Clusters lie where they seem to lie, or where this program has put them.
+fn refuse_links(parts: &Parts) -> Result<()> {
+    let above = parts.folder.join("postgres");
+    if !folder::is_elsewhere(&above) {
+        refuse_link(&above)?;
+    }
+    Cluster::ALL.iter().try_for_each(|cluster| refuse_link(&cluster_folder(parts, *cluster)))
 }
 
 fn cluster_folder(parts: &Parts, cluster: Cluster) -> std::path::PathBuf {

@@ -1,6 +1,7 @@
 //! A stack as `cargo ordersaga up` runs it: what ends by itself comes back.
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -102,6 +103,19 @@ impl Up {
         until(&again, back).await.with_context(|| self.said().unwrap_or_default())
     }
 
+    /// Nobody else may read what lies there: events, logs, passwords.
+    fn is_closed_to_others(&self) -> Result<()> {
+        let mode = |path: &Path| anyhow::Ok(std::fs::metadata(path)?.permissions().mode() & 0o777);
+        let (data, logs) = (self.data(), self.data().join("logs"));
+        // Postgres, which is another user when root runs it, may go through.
+        ensure!(mode(&data)? & 0o066 == 0, "{:o}", mode(&data)?);
+        for entry in std::fs::read_dir(&data)?.chain(std::fs::read_dir(&logs)?) {
+            let path = entry?.path();
+            ensure!(mode(&path)? | 0o700 == 0o700, "{}: {:o}", path.display(), mode(&path)?);
+        }
+        Ok(())
+    }
+
     /// Places an order as a careful client does, and sees it shipped.
     async fn order(&mut self, key: &str) -> Result<()> {
         let (create, status) = (self.url(Service::CreateOrder)?, self.url(Service::Monitoring)?);
@@ -197,6 +211,7 @@ fn whatever_dies_is_started_again_and_nothing_is_lost() -> Result<()> {
 fn one_that_cannot_be_started_again_says_why_and_the_others_go_on() -> Result<()> {
     block_on(async {
         let mut up = Up::start().await?;
+        up.is_closed_to_others()?;
         // Without its data a cluster would begin with none, and orders would be gone in silence.
         let data = up.data().join("postgres/shard1");
         let aside = up.folder.path().join("aside");
