@@ -1,5 +1,6 @@
 //! `logs`: what tail finds, as plain text.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -12,7 +13,7 @@ use crate::state::Folder;
 /// Arguments of `logs`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// A service, a part or `supervisor`; all of them without it
+    /// A service, a part or `supervisor`; all of them without it. NAME.1 is what was before
     name: Option<String>,
     /// Go on as they grow
     #[arg(short, long)]
@@ -53,6 +54,8 @@ fn files(arguments: &Arguments) -> Result<Vec<PathBuf>> {
     let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     files.sort();
     let Some(wanted) = &arguments.name else {
+        let is_current = |name: &OsStr| !name.as_encoded_bytes().ends_with(b".1");
+        files.retain(|file| file.file_stem().is_none_or(is_current));
         return Ok(files);
     };
     let names: Vec<_> =

@@ -11,7 +11,7 @@ use anyhow::{Result, bail, ensure};
 use futures_util::future::{join_all, try_join_all};
 use ordersaga_devstack::{
     Databases, Member, Parts, Report, Service, ServiceProcess, Stack, TemporaryFolder, is_free,
-    service_env, tail,
+    service_env, shorten_logs, tail,
 };
 use ordersaga_terminal::brief;
 use parking_lot::Mutex;
@@ -27,6 +27,8 @@ use crate::{status, topics};
 const BROKER_PORT: u16 = 9092;
 /// How often it is looked whether something has ended by itself.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often it is looked whether a log has become too long.
+const LOOK_AT_LOGS: Duration = Duration::from_secs(1);
 /// Services migrate and join their groups before they are ready.
 const READY: Duration = Duration::from_secs(90);
 
@@ -208,9 +210,29 @@ impl Whole {
     /// other from it.
     async fn watch(&self, report: &Report) -> Infallible {
         let keep = self.members().map(|member| self.keep(member, report));
-        join_all(keep).await;
-        // None of them ends.
-        std::future::pending().await
+        tokio::select! {
+            // None of them ends.
+            _ = join_all(keep) => std::future::pending().await,
+            never = self.keep_logs_short(report) => never,
+        }
+    }
+
+    async fn keep_logs_short(&self, report: &Report) -> Infallible {
+        let logs = self.stack.parts().folder.join("logs");
+        let mut said = String::new();
+        loop {
+            sleep(LOOK_AT_LOGS).await;
+            let logs = logs.clone();
+            let shortened = tokio::task::spawn_blocking(move || shorten_logs(&logs)).await;
+            if let Err(error) = shortened.unwrap_or_else(|error| Err(error.into())) {
+                let why = format!("Logs grow on: {error:#}");
+                // Once: it is itself a line of a log.
+                if said != why {
+                    report.note(&why);
+                    said = why;
+                }
+            }
+        }
     }
 
     async fn keep(&self, member: Member<'_>, report: &Report) -> Infallible {

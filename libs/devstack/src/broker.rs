@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 
 use crate::digest::sha256;
+use crate::logs::{since, tail};
 use crate::private::{private_folder, refuse_link, write_private};
 use crate::process::{Launch, Process, TICK, run};
 use crate::security::ADMIN;
@@ -330,17 +331,7 @@ pub(crate) fn exists(folder: &Path) -> bool {
 /// Whether the broker whose log began at `offset` says that it has started: its port is open
 /// earlier than it answers.
 pub(crate) fn started(log: &Path, offset: u64) -> bool {
-    let text = fs::read(log).unwrap_or_default();
-    let offset = usize::try_from(offset).unwrap_or_default().min(text.len());
-    String::from_utf8_lossy(&text[offset..]).contains(READY)
-}
-
-/// The last lines of a log, for an error.
-pub fn tail(log: &Path) -> String {
-    let text = fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(15)..].join("\n")
+    since(log, offset).contains(READY)
 }
 
 #[cfg(test)]

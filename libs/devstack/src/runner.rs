@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
 use rustix::process::Signal;
 
-use crate::broker::tail;
+use crate::logs::tail;
 use crate::process::{Launch, Process, TICK};
 
 pub(crate) struct Runner {

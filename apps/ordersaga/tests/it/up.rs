@@ -1,5 +1,7 @@
 //! A stack as `cargo ordersaga up` runs it: what ends by itself comes back.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -113,6 +115,18 @@ impl Up {
             let path = entry?.path();
             ensure!(mode(&path)? | 0o700 == 0o700, "{}: {:o}", path.display(), mode(&path)?);
         }
+        Ok(())
+    }
+
+    /// Lets a log become longer than it may, and sees it shortened.
+    async fn flood(&self, log: &Path) -> Result<()> {
+        let before = log.with_extension("1.log");
+        ensure!(!before.exists());
+        let line = "too long\n";
+        let lines = line.repeat(17 * 1024 * 1024 / line.len());
+        OpenOptions::new().append(true).open(log)?.write_all(lines.as_bytes())?;
+        until("the log is short", async || Ok(std::fs::metadata(log)?.len() < 1024 * 1024)).await?;
+        ensure!(std::fs::read_to_string(&before)?.contains("Ready to accept connections"));
         Ok(())
     }
 
@@ -231,6 +245,12 @@ fn one_that_cannot_be_started_again_says_why_and_the_others_go_on() -> Result<()
 
         std::fs::rename(&aside, &real)?;
         up.comes_back("shard1", old, 1).await?;
-        up.stop().await
+        let log = up.data().join("logs/redis.log");
+        up.flood(&log).await?;
+        up.stop().await?;
+        // It went on in its log.
+        let end = std::fs::read_to_string(&log)?;
+        ensure!(end.contains("User requested shutdown"), "{} bytes", end.len());
+        Ok(())
     })
 }
