@@ -1,6 +1,6 @@
 //! The HTTP API: create and cancel.
 
-use ordersaga_contract::{OrderId, cloud_event};
+use ordersaga_contract::OrderId;
 use ordersaga_runtime::group_commit::{GroupCommit, Rejected};
 use ordersaga_runtime::http::{
     About, AsciiText, Bounded, Failure, Id, JsonBody, LookupFailure, ProblemType, Shed,
@@ -138,7 +138,8 @@ impl Api {
         /// A value of the client's, unique to this order, of 1 to 255 characters.
         #[oai(name = "Idempotency-Key")]
         idempotency_key: Header<Option<AsciiText<1, 255>>>,
-        /// W3C trace context, carried along with every event of the order; ignored if malformed.
+        /// W3C trace context, carried along with every event of the order; ignored if it is
+        /// malformed or given twice.
         traceparent: Header<Option<String>>,
     ) -> Result<Created, Failure> {
         let CreateOrder { item_id, seller_id, client_id, quantity } = body.0;
@@ -148,7 +149,7 @@ impl Api {
             client_id: client_id.into(),
             quantity: quantity.into(),
             key: idempotency_key.0.map(AsciiText::into_string).map(Key::new),
-            traceparent: traceparent.0.filter(|context| cloud_event::is_traceparent(context)),
+            traceparent: traceparent.0,
         };
         match self.submit(Command::Place(placement), self.outbox_limit).await? {
             Answer::Placed(order_id) => Ok(Created::Created(

@@ -36,7 +36,10 @@ struct AddItem {
     seller_id: Id,
     /// Price of a unit in the currency's minor units.
     price: Bounded<0, { i64::MAX }>,
-    /// What it is called.
+    /// What it is called. At least one character is visible: a letter, digit, sign or symbol. There
+    /// are no control and format characters, such as turn the direction of the text or are
+    /// invisible, no line separators, and none that Unicode has for private use or has not
+    /// assigned; U+200C and U+200D stand only between two other characters that are not blanks.
     name: Text<1, 200>,
     /// Units there are.
     #[serde(default = "one")]

@@ -75,6 +75,17 @@ pub(crate) fn init(service: &'static str, config: &TraceConfig) -> anyhow::Resul
     Ok(Exporting(Some(provider)))
 }
 
+/// Takes away what is no context, whatever its bytes, or more than one: as the W3C has it, a
+/// malformed header counts as none, and of two contexts neither is to be believed.
+pub(crate) fn ignore_malformed(headers: &mut HeaderMap) {
+    let mut contexts = headers.get_all(cloud_event::TRACEPARENT).iter();
+    let context = contexts.next().and_then(|value| value.to_str().ok());
+    let good = context.is_some_and(cloud_event::is_traceparent) && contexts.next().is_none();
+    if !good {
+        headers.remove(cloud_event::TRACEPARENT);
+    }
+}
+
 /// The handling of a request, from its first byte read to its answer.
 pub(crate) struct Request(SdkSpan);
 
@@ -82,10 +93,8 @@ impl Request {
     /// Begins a span, in the client's trace if it names one; `None` if this request is not traced.
     pub(crate) fn begin(method: &Method, route: &str, headers: &HeaderMap) -> Option<Self> {
         let traces = TRACES.get()?;
-        let mut contexts = headers.get_all(cloud_event::TRACEPARENT).iter();
-        let context = contexts.next().and_then(|value| value.to_str().ok());
-        // Of two contexts neither is to be believed.
-        let context = context.filter(|_| contexts.next().is_none()).and_then(remote);
+        let context = headers.get(cloud_event::TRACEPARENT);
+        let context = context.and_then(|value| value.to_str().ok()).and_then(remote);
         let attributes = [
             KeyValue::new("http.request.method", method.to_string()),
             KeyValue::new("http.route", route.to_owned()),
@@ -299,6 +308,30 @@ mod tests {
         assert!(cloud_event::is_traceparent(&written), "{written}");
         assert_eq!((&written[..36], &written[52..]), (&text[..36], &text[52..]));
         assert_ne!(written[36..52], text[36..52]);
+    }
+
+    #[test]
+    fn a_malformed_context_counts_as_none() {
+        let good: &[u8] = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        for (values, kept) in [
+            (&[good][..], 1),
+            (&[], 0),
+            (&[good, good], 0),
+            (&[good, b"nonsense"], 0),
+            (&[b"nonsense"], 0),
+            (&[b"\xff"], 0),
+            (&[b""], 0),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-request-id", HeaderValue::from_static("1"));
+            for value in values {
+                let value = HeaderValue::from_bytes(value).unwrap();
+                headers.append(cloud_event::TRACEPARENT, value);
+            }
+            ignore_malformed(&mut headers);
+            let left = headers.get_all(cloud_event::TRACEPARENT).iter().count();
+            assert_eq!((left, headers.len()), (kept, kept + 1), "{values:?}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use ordersaga_devstack::{Cluster, Service};
 use reqwest::{Method, RequestBuilder};
+use serde_json::json;
 
 use crate::bed::{Bed, saga};
 use crate::client::{ADD, CANCEL, CREATE, FIND, STATUS, order_for};
@@ -63,7 +64,21 @@ async fn bodies_with_a_wrong_field(
 fn defect_18_a_wrong_body_is_refused_by_field_and_nothing_is_written() -> Result<()> {
     const QUANTITIES: [&str; 6] = ["0", "-1", "1001", "\"1\"", "null", "1.5"];
     let long = format!("\"{}\"", "x".repeat(201));
-    let names = ["\"\"", "\"  \"", long.as_str(), "\"a\\u0000b\"", "\"a\\nb\"", "7", "null", "[]"];
+    let names = [
+        "\"\"",
+        "\"  \"",
+        long.as_str(),
+        "\"a\\u0000b\"",
+        "\"a\\nb\"",
+        "\"\\u200b\"",
+        "\"\\ufeff\"",
+        "\"\\u202e\"",
+        "\"a\\u202eb\"",
+        "\"\\u200da\"",
+        "7",
+        "null",
+        "[]",
+    ];
     let prices = ["-1", "9223372036854775808", "1.5", "\"150\"", "null", "true", "{}"];
     saga(async |bed| {
         let order: [(&str, &str, &[&str]); 4] = [
@@ -148,6 +163,52 @@ fn defect_18_a_wrong_parameter_is_refused_by_name_and_nothing_is_written() -> Re
             answer.is_problem(400, "invalid-parameter", Some("Idempotency-Key"))?;
         }
         nothing_written(bed).await
+    })
+}
+
+#[test]
+fn names_of_any_script_are_taken_and_older_names_stay_readable() -> Result<()> {
+    saga(async |bed| {
+        for name in ["Сок, 1 л", "نان\u{200c}ها", "👩\u{200d}👧 ❤\u{fe0f}"] {
+            let item = json!({"seller_id": 1, "price": 1, "name": name});
+            let added = bed.post(Service::Store, ADD, Some(&item)).await?.expect(201)?;
+            let added = added["item_id"].as_i64().context("item_id")?;
+            ensure!(bed.item(added).await?["item_name"] == name);
+        }
+        // From a time when such names were taken.
+        let older = "\u{202e}\u{200b}";
+        let item: i64 = sqlx::query_scalar(
+            "INSERT INTO item (seller_id, name, price) VALUES (1, $1, 1) RETURNING item_id",
+        )
+        .bind(older)
+        .fetch_one(bed.sql(Cluster::Store))
+        .await?;
+        ensure!(bed.item(item).await?["item_name"] == older);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_malformed_trace_context_is_ignored() -> Result<()> {
+    const GOOD: &[u8] = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    saga(async |bed| {
+        let create = async |contexts: &[&[u8]]| {
+            let mut request = bed.http.post(format!("{}{CREATE}", bed.url(Service::CreateOrder)));
+            for context in contexts {
+                request = request.header("traceparent", *context);
+            }
+            bed.send(request.json(&order_for(1))).await?.expect(201)
+        };
+        let malformed: [&[&[u8]]; 4] =
+            [&[b"\xff"], &[b"nonsense"], &[GOOD, GOOD], &[b"\xff", GOOD]];
+        for contexts in malformed {
+            create(contexts).await?;
+        }
+        let traced = "SELECT count(*) FROM orders WHERE traceparent IS NOT NULL";
+        ensure!(bed.number(Cluster::CreateOrder, traced).await? == 0);
+        create(&[GOOD]).await?;
+        ensure!(bed.number(Cluster::CreateOrder, traced).await? == 1);
+        Ok(())
     })
 }
 

@@ -9,6 +9,7 @@ mod body;
 mod connections;
 mod docs;
 mod json;
+mod legible;
 mod limits;
 mod metrics;
 mod operation;

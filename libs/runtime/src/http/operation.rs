@@ -78,9 +78,10 @@ impl<E: Endpoint<Output = Response>> Operation<E> {
     }
 
     /// Begins a span, whose context takes the place of the client's; the pages beside the API are
-    /// not traced.
+    /// not traced. A context that is malformed is gone before parameters are checked.
     fn trace(&self, request: &mut Request) -> Option<trace::Request> {
         self.rules.as_ref()?;
+        trace::ignore_malformed(request.headers_mut());
         let trace = trace::Request::begin(&self.method, &self.route, request.headers())?;
         request.headers_mut().insert(cloud_event::TRACEPARENT, trace.traceparent());
         Some(trace)

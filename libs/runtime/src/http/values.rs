@@ -14,6 +14,8 @@ use serde::{
 };
 use serde_json::Value;
 
+use super::legible::{REFUSED, is_legible};
+
 /// A 64-bit integer from `MIN` to `MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
@@ -136,9 +138,9 @@ impl<const MIN: i64, const MAX: i64> ToJSON for Bounded<MIN, MAX> {
     }
 }
 
-/// A text of `MIN` to `MAX` characters, at least one, without control characters, that does not
-/// consist of blanks only. `ASCII`: of visible ASCII, with blanks only within, as a header can
-/// carry it.
+/// A text of `MIN` to `MAX` characters, at least one of them visible, and none that hides or turns
+/// others or ends a line. `ASCII`: of visible ASCII, with blanks only within, as a header can carry
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Text<const MIN: usize, const MAX: usize, const ASCII: bool = false>(String);
@@ -147,21 +149,12 @@ pub struct Text<const MIN: usize, const MAX: usize, const ASCII: bool = false>(S
 pub type AsciiText<const MIN: usize, const MAX: usize> = Text<MIN, MAX, true>;
 
 impl<const MIN: usize, const MAX: usize, const ASCII: bool> Text<MIN, MAX, ASCII> {
-    /// The same rules as in [`Text::new`], for the schema.
-    const PATTERN: &'static str = if ASCII {
-        "^[!-~]([ -~]*[!-~])?$"
-    } else {
-        r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
-    };
-
     /// The text, if it keeps the rules.
     pub fn new(text: impl Into<String>) -> Option<Self> {
         let text = text.into();
         let fits = (MIN..=MAX).contains(&text.chars().count());
-        let printable = !text.chars().any(char::is_control);
-        let blank = text.trim().is_empty();
-        let plain = !ASCII || text.is_ascii() && text.trim().len() == text.len();
-        (fits && printable && !blank && plain).then_some(Self(text))
+        let good = if ASCII { is_visible_ascii } else { is_legible };
+        (fits && good(&text)).then_some(Self(text))
     }
 
     /// The text.
@@ -175,9 +168,27 @@ impl<const MIN: usize, const MAX: usize, const ASCII: bool> Text<MIN, MAX, ASCII
     }
 
     fn expectation() -> String {
-        let kind = if ASCII { "visible ASCII" } else { "printable" };
-        format!("{MIN} to {MAX} {kind} characters, not only blanks, are expected")
+        if ASCII {
+            return format!("{MIN} to {MAX} visible ASCII characters are expected");
+        }
+        format!(
+            "{MIN} to {MAX} printable characters, at least one of them visible, are expected; \
+             no control or format characters, and joiners only between two others"
+        )
     }
+
+    /// The rules of [`Text::new`] as far as a pattern can say them.
+    fn pattern() -> String {
+        if ASCII {
+            return "^[!-~]([ -~]*[!-~])?$".to_owned();
+        }
+        format!(r"^[^{REFUSED}]*[^\s{REFUSED}][^{REFUSED}]*$")
+    }
+}
+
+fn is_visible_ascii(text: &str) -> bool {
+    let printable = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    printable && !text.is_empty() && text.trim().len() == text.len()
 }
 
 impl<'de, const MIN: usize, const MAX: usize, const ASCII: bool> Deserialize<'de>
@@ -202,7 +213,7 @@ impl<const MIN: usize, const MAX: usize, const ASCII: bool> Type for Text<MIN, M
         MetaSchemaRef::Inline(Box::new(MetaSchema {
             min_length: Some(MIN),
             max_length: Some(MAX),
-            pattern: Some(Self::PATTERN.to_owned()),
+            pattern: Some(Self::pattern()),
             ..MetaSchema::new("string")
         }))
     }
@@ -278,7 +289,7 @@ mod tests {
     fn a_text_is_counted_in_characters() {
         type Name = Text<1, 6>;
         for (text, fits) in
-            [("Банан", true), ("Бананы!", false), ("", false), ("  ", false), ("a\nb", false)]
+            [("Банан", true), ("Бананы!", false), ("", false), ("  ", false), ("\u{202e}", false)]
         {
             assert_eq!(Name::new(text).is_some(), fits, "{text:?}");
         }
@@ -295,6 +306,7 @@ mod tests {
             ("a\tb", false),
             ("\u{e4}", false),
             ("", false),
+            ("a\u{7f}b", false),
         ] {
             assert_eq!(AsciiText::<1, 9>::new(text).is_some(), fits, "{text:?}");
         }
