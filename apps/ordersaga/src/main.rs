@@ -8,6 +8,7 @@ mod capacity;
 mod cargo;
 mod chaos;
 mod demo;
+mod deny;
 mod detach;
 mod dlq;
 #[cfg(test)]
@@ -63,6 +64,8 @@ enum Command {
     Test(test::Arguments),
     /// Holds the services' answers to their API documents, by generated requests (schemathesis)
     Fuzz(fuzz::Arguments),
+    /// Holds dependencies to deny.toml: licences, sources, bans, advisories (cargo-deny)
+    Deny,
     /// Runs everything under load and faults, and checks that it kept its promises
     Chaos(chaos::Arguments),
     /// Puts load on the running stack: orders a second, latencies, and whether all orders ended
@@ -110,6 +113,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Test(arguments) => test::run(&arguments).await,
         Command::Fuzz(arguments) => fuzz::run(arguments).await,
+        Command::Deny => deny::run(),
         Command::Chaos(arguments) => chaos::run(arguments),
         Command::Load(arguments) => load::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
