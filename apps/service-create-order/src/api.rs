@@ -130,7 +130,8 @@ impl Api {
     /// Answers as soon as the order is stored; the saga then runs by itself. With an
     /// `Idempotency-Key` a request may be repeated safely: the same key and body give the same
     /// order, the same key with another request is an error. A request that comes while another
-    /// with its key is being handled waits for the same answer.
+    /// with its key is being handled waits for the same answer. While too many keys are remembered
+    /// a request under a new one is refused (503); none is forgotten before its time.
     #[oai(path = "/api/v1/orders/create", method = "post", operation_id = "create_order")]
     async fn create(
         &self,
@@ -197,6 +198,7 @@ const UNDECIDED: &str = "The database did not answer in time: the request may or
 fn refusal(answer: &Answer) -> Failure {
     match answer {
         Answer::KeyReused => Failure::key_reused(),
+        Answer::KeysFull => Failure::shed(Shed::Keys),
         Answer::ReadOnly => Failure::unavailable(ReadOnly),
         Answer::Undecided => Failure::new(ProblemType::Timeout, UNDECIDED),
         Answer::Refused => Failure::internal(anyhow::anyhow!("the database refuses the command")),

@@ -60,6 +60,8 @@ pub(crate) enum Answer {
     Unknown,
     /// The key was used for another request.
     KeyReused,
+    /// The key is new, and as many are remembered as may be: nothing was done.
+    KeysFull,
     /// The database takes no writes now: nothing was done.
     ReadOnly,
     /// The database refuses this very command, whenever it is asked: nothing was done.
@@ -173,8 +175,10 @@ impl Desk {
     ) -> Result<Vec<Answer>, Unsettled> {
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
         let mut unconfirmed = false;
+        // Asked once: keys that one try has claimed may commit yet, and the next has to wait for them.
+        let full = self.keys.are_full();
         loop {
-            let attempt = tokio::time::timeout_at(give_up, self.transact(pending, time));
+            let attempt = tokio::time::timeout_at(give_up, self.transact(pending, time, full));
             let Ok(outcome) = attempt.await else {
                 return Err(Unsettled::All(Answer::Undecided));
             };
@@ -208,13 +212,14 @@ impl Desk {
         &self,
         pending: &mut [Pending],
         time: DateTime<Utc>,
+        full: bool,
     ) -> anyhow::Result<Vec<Answer>> {
         let mut batch = Batch::new(time);
         let mut lease = Lease::take(&self.pool).await?;
         let mut transaction = lease.begin().await?;
         draw_ids(&mut transaction, pending).await?;
         let mut answers = vec![Answer::Unknown; pending.len()];
-        let holders = self.claim(&mut transaction, pending, time).await?;
+        let holders = self.claim(&mut transaction, pending, time, full, &mut answers).await?;
         let new = decide(pending, &holders, &mut answers)?;
         let inserted = db::insert_orders(&mut transaction, &new, time).await?;
         if !db::are_ours(&mut transaction, &new, &inserted, time).await? {
@@ -246,12 +251,15 @@ impl Desk {
     /// Claims the batch's keys, each for the first command that has it, and returns who holds
     /// which. Not for the cancel of an unknown order: it has no effect that could be repeated, and
     /// its key must not stand in the way of the request that was meant. Should the order commit
-    /// before this batch does, the cancel still finds none.
+    /// before this batch does, the cancel still finds none. While there are too many keys, new ones
+    /// are not claimed, and their commands answered so.
     async fn claim(
         &self,
         transaction: &mut sqlx::PgConnection,
         pending: &[Pending],
         time: DateTime<Utc>,
+        full: bool,
+        answers: &mut [Answer],
     ) -> anyhow::Result<HashMap<String, Claim>> {
         let cancelled: Vec<_> = pending
             .iter()
@@ -271,12 +279,20 @@ impl Desk {
             keys.insert(key);
             if let Some(order_id) = order_id
                 && claimed.insert(key)
+                && !full
             {
                 claims.push(Claim::new(key, &command.request(), order_id.get()));
             }
         }
         let keys: Vec<_> = keys.into_iter().collect();
-        self.keys.claim(transaction, &claims, &keys, time).await
+        let holders = self.keys.claim(transaction, &claims, &keys, time).await?;
+        for (Pending { command, .. }, answer) in pending.iter().zip(answers) {
+            let refused = |key: &str| claimed.contains(key) && !holders.contains_key(key);
+            if command.key().is_some_and(refused) {
+                *answer = Answer::KeysFull;
+            }
+        }
+        Ok(holders)
     }
 
     async fn cancel(
@@ -331,9 +347,9 @@ async fn draw_ids(
     Ok(())
 }
 
-/// Decides which placements become orders: all but those whose key was used before. A repetition
-/// gets the holder's order, be it of long ago or of this very batch: what commits together is
-/// answered together.
+/// Decides which placements become orders: all but those whose key was refused or used before. A
+/// repetition gets the holder's order, be it of long ago or of this very batch: what commits
+/// together is answered together.
 fn decide(
     pending: &[Pending],
     holders: &HashMap<String, Claim>,
@@ -347,7 +363,7 @@ fn decide(
             *answer = Answer::KeyReused;
         }
         let Command::Place(placement) = command else { continue };
-        if reused {
+        if reused || *answer == Answer::KeysFull {
             continue;
         }
         let id = id.context("an order without an id")?;

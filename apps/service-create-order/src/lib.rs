@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use ordersaga_contract::Topic;
 use ordersaga_runtime::group_commit::group_commit;
 use ordersaga_runtime::http::{self, HttpService};
-use ordersaga_runtime::idempotency::{self, Keys};
+use ordersaga_runtime::idempotency::Keys;
 use ordersaga_runtime::lifecycle::Stage;
 use ordersaga_runtime::service::{self, Service};
 
@@ -45,15 +45,15 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let api = api::Api::new(&config, group, outbox.clone());
     let http = &config.service.http;
     service.serve(HttpService::new(api::ABOUT, api, service.health.clone(), http)).await?;
-    let keys = Keys::new("order_id", config.idempotency.ttl);
-    let desk = desk::Desk::new(pool.clone(), outbox.clone(), keys);
+    let keys = Keys::new("order_id", &config.idempotency);
+    let desk = desk::Desk::new(pool.clone(), outbox.clone(), keys.clone());
     service.spawn(Stage::Drain, "orders", |stop| desk.serve(batches, stop));
 
     service.keep_database("SELECT FROM orders, outbox, consumer_offset LIMIT 0");
     let closing = closing::Closing::new(outbox.clone());
     service.consume(&[Topic::Reservation, Topic::Reset], closing);
-    let keys = pool.clone();
-    service.spawn_when_ready(Stage::Intake, "keys", |stop| idempotency::forget(keys, stop));
+    let of_keys = pool.clone();
+    service.spawn_when_ready(Stage::Intake, "keys", |stop| keys.forget(of_keys, stop));
     let sweeper = sweeper::Sweeper::new(&config, pool, outbox);
     service.spawn_when_ready(Stage::Intake, "sweeper", |stop| sweeper.run(stop));
     service.relay(None)?;

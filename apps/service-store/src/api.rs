@@ -1,15 +1,15 @@
 //! The HTTP API: find and add items.
 
-use ordersaga_contract::ItemId;
 use ordersaga_runtime::http::{
-    About, AsciiText, Bounded, Failure, Id, JsonBody, LookupFailure, Text,
+    About, AsciiText, Bounded, ClientAddress, Failure, Id, JsonBody, LookupFailure, RateLimit,
+    Shed, Text,
 };
 use ordersaga_runtime::postgres::{NoAnswer, Unconfirmed};
 use poem_openapi::param::{Header, Query};
 use poem_openapi::{ApiResponse, Object, OpenApi, Tags};
 use serde::{Deserialize, Serialize};
 
-use crate::db::NewItem;
+use crate::db::{self, NewItem};
 use crate::items::Items;
 use crate::view::ItemView;
 
@@ -26,6 +26,7 @@ pub(crate) const ABOUT: About = About {
 /// The operations and what they need.
 pub(crate) struct Api {
     items: Items,
+    additions: RateLimit,
 }
 
 /// An item to sell.
@@ -82,8 +83,8 @@ enum Found {
 }
 
 impl Api {
-    pub(crate) fn new(items: Items) -> Self {
-        Self { items }
+    pub(crate) fn new(items: Items, additions: RateLimit) -> Self {
+        Self { items, additions }
     }
 }
 
@@ -113,14 +114,20 @@ impl Api {
     /// With an `Idempotency-Key` a request may be repeated safely: the same key and body give the
     /// same item, the same key with another request is an error. A request that comes while another
     /// with its key is being handled waits for the same answer.
+    ///
+    /// Refused are more items a second than one client may add (429); and, with 503, any item while
+    /// there are as many as may be, and one under a new key while too many keys are remembered. No
+    /// key is forgotten before its time.
     #[oai(path = "/api/v1/items/add", method = "post", operation_id = "add_item")]
     async fn add(
         &self,
+        client: ClientAddress,
         body: JsonBody<AddItem>,
         /// A value of the client's, unique to this item, of 1 to 255 characters.
         #[oai(name = "Idempotency-Key")]
         idempotency_key: Header<Option<AsciiText<1, 255>>>,
     ) -> Result<Added, Failure> {
+        self.additions.check(&client)?;
         let AddItem { seller_id, price, name, quantity } = body.0;
         let new = NewItem {
             seller_id: seller_id.into(),
@@ -129,14 +136,19 @@ impl Api {
             quantity: quantity.get(),
             key: idempotency_key.0.map(AsciiText::into_string),
         };
-        let added: Option<ItemId> = self.items.add(&new).await.map_err(|error| {
+        let added = self.items.add(&new).await.map_err(|error| {
             if error.is::<Unconfirmed>() || error.is::<NoAnswer>() {
                 Failure::undecided(error)
             } else {
                 Failure::unavailable(error)
             }
         })?;
-        let item_id = added.ok_or_else(Failure::key_reused)?;
+        let item_id = match added {
+            db::Added::Item(item_id) => item_id,
+            db::Added::KeyReused => return Err(Failure::key_reused()),
+            db::Added::KeysFull => return Err(Failure::shed(Shed::Keys)),
+            db::Added::ItemsFull => return Err(Failure::shed(Shed::Rows)),
+        };
         Ok(Added::Added(
             JsonBody(ItemAdded { item_id: item_id.get() }),
             format!("/api/v1/items/find?item_id={item_id}"),

@@ -32,6 +32,16 @@ pub(crate) struct Config {
     /// Seconds an item stays cached, from 120.
     #[arg(long, env = "CACHE_TTL_SECONDS", default_value = "900", value_parser = cache_ttl)]
     pub(crate) cache_ttl_seconds: Duration,
+    /// Items kept; then adding one is answered 503. Estimated once a second: what comes meanwhile
+    /// goes over it.
+    #[arg(long, env = "ITEMS_LIMIT", default_value = "10000000",
+          value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) items_limit: i64,
+    /// Items that may be added in a second from one address, after up to ten seconds' at once; more
+    /// are answered 429. 0 for no limit, as behind a proxy, where all clients have one address.
+    #[arg(long, env = "ITEMS_PER_SECOND", default_value = "100",
+          value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub(crate) items_per_second: u32,
 }
 
 impl Config {

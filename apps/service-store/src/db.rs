@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use ordersaga_contract::{ItemId, Order, Reason, SellerId};
 use ordersaga_runtime::idempotency::{Claim, Keys};
 use ordersaga_runtime::postgres::{self, Lease};
+use ordersaga_runtime::rows::Rows;
 use ordersaga_runtime::{clock, crash};
 use ordersaga_saga::stock::{Ledger, Reservation, Stock};
 use sqlx::migrate::Migrator;
@@ -150,14 +151,47 @@ impl NewItem {
     }
 }
 
-/// Adds an item, or finds the one that its key stands for; `None` if the key is another request's.
-/// After an error it is certainly not added, unless the error is [`postgres::Unconfirmed`].
+/// What adding an item came to.
+#[derive(Clone, Copy)]
+pub(crate) enum Added {
+    /// This item was added, now or by an earlier request under the same key.
+    Item(ItemId),
+    /// The key was used for another request.
+    KeyReused,
+    /// The key is new, and as many are remembered as may be.
+    KeysFull,
+    /// There are as many items as may be.
+    ItemsFull,
+}
+
+impl Added {
+    fn of(holder: &Claim, new: &NewItem) -> anyhow::Result<Self> {
+        let is_same = holder.is_for(&new.request());
+        Ok(if is_same { Self::Item(holder.id.try_into()?) } else { Self::KeyReused })
+    }
+}
+
+/// Adds an item, or finds the one that its key stands for. After an error it is certainly not
+/// added, unless the error is [`postgres::Unconfirmed`].
 pub(crate) async fn add_item(
     pool: &PgPool,
     keys: &Keys,
+    rows: &Rows,
     new: &NewItem,
-) -> anyhow::Result<Option<ItemId>> {
+) -> anyhow::Result<Added> {
     let mut lease = Lease::take(pool).await?;
+    let full = if rows.is_full() {
+        Some(Added::ItemsFull)
+    } else if new.key.is_some() && keys.are_full() {
+        Some(Added::KeysFull)
+    } else {
+        None
+    };
+    if let Some(full) = full {
+        let answer = held(&mut lease, keys, new).await?;
+        lease.keep();
+        return Ok(answer.unwrap_or(full));
+    }
     let mut added = try_add(&mut lease, keys, new).await;
     if added.as_ref().is_err_and(is_taken) {
         // A server that was restored gives out ids again.
@@ -171,13 +205,24 @@ pub(crate) async fn add_item(
     Ok(added)
 }
 
+/// What the request's key stands for already: a repetition is answered, whatever is full.
+async fn held(
+    connection: &mut PgConnection,
+    keys: &Keys,
+    new: &NewItem,
+) -> anyhow::Result<Option<Added>> {
+    let Some(key) = &new.key else { return Ok(None) };
+    let holders = keys.claim(connection, &[], &[key], clock::now()).await?;
+    holders.get(key).map(|holder| Added::of(holder, new)).transpose()
+}
+
 /// The item comes before its key, which is written down with the item's id; it is taken back if the
 /// key proves to be held.
 async fn try_add(
     connection: &mut PgConnection,
     keys: &Keys,
     new: &NewItem,
-) -> anyhow::Result<Option<ItemId>> {
+) -> anyhow::Result<Added> {
     let mut transaction = connection.begin().await?;
     let item = insert_item(&mut transaction, new).await?;
     if let Some(key) = &new.key {
@@ -186,14 +231,13 @@ async fn try_add(
         let holder = holders.get(key).context("a key that nobody holds")?;
         if holder.id != item.get() {
             transaction.rollback().await?;
-            let is_same = holder.is_for(&new.request());
-            return Ok(if is_same { Some(holder.id.try_into()?) } else { None });
+            return Added::of(holder, new);
         }
     }
     crash::point("items.before_commit");
     postgres::commit(transaction).await?;
     crash::point("items.after_commit");
-    Ok(Some(item))
+    Ok(Added::Item(item))
 }
 
 async fn insert_item(connection: &mut PgConnection, new: &NewItem) -> anyhow::Result<ItemId> {

@@ -11,11 +11,12 @@ use futures_util::future::{BoxFuture, Shared};
 use ordersaga_contract::ItemId;
 use ordersaga_runtime::idempotency::Keys;
 use ordersaga_runtime::postgres::{self, within};
+use ordersaga_runtime::rows::Rows;
 use parking_lot::Mutex;
 use sqlx::PgPool;
 
 use crate::cache::{Cache, Lookup};
-use crate::db::{self, NewItem};
+use crate::db::{self, Added, NewItem};
 use crate::view::ItemView;
 
 /// An item with its version, if there is one.
@@ -30,14 +31,15 @@ pub(crate) struct Items {
     pool: PgPool,
     cache: Arc<Cache>,
     keys: Keys,
+    rows: Rows,
     /// By item and the cache's epoch: a load of an earlier epoch may have begun before a change that
     /// its epoch's end stands for.
     loading: Arc<Mutex<HashMap<(ItemId, String), Load>>>,
 }
 
 impl Items {
-    pub(crate) fn new(pool: PgPool, cache: Arc<Cache>, keys: Keys) -> Self {
-        Self { pool, cache, keys, loading: Arc::default() }
+    pub(crate) fn new(pool: PgPool, cache: Arc<Cache>, keys: Keys, rows: Rows) -> Self {
+        Self { pool, cache, keys, rows, loading: Arc::default() }
     }
 
     /// The item, if there is one.
@@ -58,17 +60,16 @@ impl Items {
         Ok(loaded.map(|(view, _)| view))
     }
 
-    /// Adds an item and returns its id, that of its key's item if the key stands for one; `None` if
-    /// the key is another request's. Whether it was added is not known if the error is
-    /// [`postgres::Unconfirmed`] or [`postgres::NoAnswer`].
-    pub(crate) async fn add(&self, new: &NewItem) -> anyhow::Result<Option<ItemId>> {
-        let add = || db::add_item(&self.pool, &self.keys, new);
-        let Some(item) = within(ADD_LIMIT, postgres::repeat(&self.pool, add)).await? else {
-            return Ok(None);
-        };
-        // Somebody may have asked for the id before it existed.
-        self.cache.forget_absence(item).await;
-        Ok(Some(item))
+    /// Adds an item. Whether it was added is not known if the error is [`postgres::Unconfirmed`] or
+    /// [`postgres::NoAnswer`].
+    pub(crate) async fn add(&self, new: &NewItem) -> anyhow::Result<Added> {
+        let add = || db::add_item(&self.pool, &self.keys, &self.rows, new);
+        let added = within(ADD_LIMIT, postgres::repeat(&self.pool, add)).await?;
+        if let Added::Item(item) = added {
+            // Somebody may have asked for the id before it existed.
+            self.cache.forget_absence(item).await;
+        }
+        Ok(added)
     }
 
     fn load(&self, item: ItemId, epoch: String) -> Load {

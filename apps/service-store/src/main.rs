@@ -12,9 +12,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use ordersaga_contract::Topic;
-use ordersaga_runtime::http::{self, HttpService};
-use ordersaga_runtime::idempotency::{self, Keys};
+use ordersaga_runtime::http::{self, HttpService, RateLimit};
+use ordersaga_runtime::idempotency::Keys;
 use ordersaga_runtime::lifecycle::Stage;
+use ordersaga_runtime::rows::Rows;
 use ordersaga_runtime::service::{self, Service};
 
 use crate::config::Config;
@@ -37,8 +38,10 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let redis = service.health.optional("redis");
     let cache = Arc::new(cache::Cache::new(&config, service.pool.clone(), redis)?);
 
-    let keys = Keys::new("item_id", config.idempotency.ttl);
-    let api = api::Api::new(items::Items::new(service.pool.clone(), cache.clone(), keys));
+    let keys = Keys::new("item_id", &config.idempotency);
+    let rows = Rows::new("item", config.items_limit);
+    let items = items::Items::new(service.pool.clone(), cache.clone(), keys.clone(), rows.clone());
+    let api = api::Api::new(items, RateLimit::new(config.items_per_second));
     let http = &config.service.http;
     service.serve(HttpService::new(api::ABOUT, api, service.health.clone(), http)).await?;
 
@@ -47,8 +50,9 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     );
     let reservations = reservations::Reservations::new(service.outbox.clone());
     service.consume(&[Topic::Incoming, Topic::Reset], reservations);
-    let pool = service.pool.clone();
-    service.spawn_when_ready(Stage::Intake, "keys", |stop| idempotency::forget(pool, stop));
+    let (of_keys, of_items) = (service.pool.clone(), service.pool.clone());
+    service.spawn_when_ready(Stage::Intake, "keys", |stop| keys.forget(of_keys, stop));
+    service.spawn_when_ready(Stage::Intake, "items", |stop| rows.watch(of_items, stop));
     let kept = cache.clone();
     service.spawn(Stage::Publish, "cache", |stop| async move { kept.keep(stop).await });
     service.relay(Some(cache))?;

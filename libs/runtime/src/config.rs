@@ -176,6 +176,12 @@ pub struct IdempotencyConfig {
     #[arg(id = "idempotency_ttl_seconds", long = "idempotency-ttl-seconds",
           env = "IDEMPOTENCY_TTL_SECONDS", default_value = "86400", value_parser = seconds)]
     pub ttl: Duration,
+    /// Keys remembered at the same time; then a request under a new one is answered 503. Estimated
+    /// once a second: what comes meanwhile goes over it.
+    #[arg(id = "idempotency_keys_limit", long = "idempotency-keys-limit",
+          env = "IDEMPOTENCY_KEYS_LIMIT", default_value = "20000000",
+          value_parser = clap::value_parser!(i64).range(1..))]
+    pub keys_limit: i64,
 }
 
 /// The broker.

@@ -15,7 +15,9 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::config::IdempotencyConfig;
 use crate::postgres::{Lease, within};
+use crate::rows::Rows;
 
 /// Keys forgotten by one statement, how often it is looked for them, and how long that may take.
 const FORGOTTEN: i64 = 5_000;
@@ -26,6 +28,7 @@ const LIMIT: Duration = Duration::from_secs(8);
 #[derive(Debug, Clone)]
 pub struct Keys {
     ttl: Duration,
+    rows: Rows,
     claim: String,
     holders: String,
 }
@@ -56,8 +59,9 @@ fn fingerprint(request: &str) -> Vec<u8> {
 }
 
 impl Keys {
-    /// Keys that are remembered for `ttl`; `column` is where the table has the id.
-    pub fn new(column: &'static str, ttl: Duration) -> Self {
+    /// Keys that are remembered as long, and as many, as the configuration says; `column` is where
+    /// the table has the id.
+    pub fn new(column: &'static str, config: &IdempotencyConfig) -> Self {
         let claim = format!(
             "INSERT INTO idempotency_key AS k (key, fingerprint, {column}, expires_at) \
              SELECT key, fingerprint, id, $4 \
@@ -70,7 +74,16 @@ impl Keys {
             "SELECT key, fingerprint, {column} FROM idempotency_key \
              WHERE key = ANY($1) AND expires_at > $2"
         );
-        Self { ttl, claim, holders }
+        let rows = Rows::new("idempotency_key", config.keys_limit);
+        Self { ttl: config.ttl, rows, claim, holders }
+    }
+
+    /// Whether as many keys are remembered as may be: then no more are to be claimed, and requests
+    /// under new ones to be refused. Forgetting the oldest early would make room as well; but whoever
+    /// repeats a request under one of them was promised that nothing is done twice, while a refused
+    /// request has done nothing.
+    pub fn are_full(&self) -> bool {
+        self.rows.is_full()
     }
 
     /// Claims keys that nobody holds or whose time is over, and returns who holds each of `keys` now.
@@ -108,25 +121,27 @@ impl Keys {
             .map(|(key, fingerprint, id)| (key.clone(), Claim { key, fingerprint, id }))
             .collect())
     }
-}
 
-/// Forgets keys whose time is over until stopped. A failed look is made up for by the next.
-pub async fn forget(pool: PgPool, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut ticks = tokio::time::interval(LOOK_INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        while !stop.is_cancelled() {
-            match within(LIMIT, forget_some(&pool)).await {
-                Ok(FORGOTTEN..) => {}
-                Ok(_) => break,
-                Err(error) => {
-                    tracing::warn!(error = format!("{error:#}"), "forgetting keys failed");
-                    break;
+    /// Forgets keys whose time is over, and counts the others, until stopped. A failed look is made
+    /// up for by the next.
+    pub async fn forget(self, pool: PgPool, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            while !stop.is_cancelled() {
+                match within(LIMIT, forget_some(&pool)).await {
+                    Ok(FORGOTTEN..) => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::warn!(error = format!("{error:#}"), "forgetting keys failed");
+                        break;
+                    }
                 }
             }
+            self.rows.look(&pool).await;
         }
+        Ok(())
     }
-    Ok(())
 }
 
 async fn forget_some(pool: &PgPool) -> anyhow::Result<i64> {

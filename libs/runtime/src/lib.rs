@@ -21,6 +21,7 @@ pub mod postgres;
 mod producer;
 pub mod raw_record;
 pub mod relay;
+pub mod rows;
 pub mod service;
 pub mod telemetry;
 pub mod topics;

@@ -62,8 +62,14 @@ pub enum Shed {
     Pages,
     /// 429: the client's address has its share.
     Address,
+    /// 429: the client asks too often.
+    Rate,
     /// 503: as much waits to be published as may.
     Outbox,
+    /// 503: as many idempotency keys are remembered as may be.
+    Keys,
+    /// 503: as much is stored as may be.
+    Rows,
 }
 
 impl Shed {
@@ -77,7 +83,10 @@ impl Shed {
             Self::LongPolls => "long_polls",
             Self::Pages => "pages",
             Self::Address => "address",
+            Self::Rate => "rate",
             Self::Outbox => "outbox",
+            Self::Keys => "keys",
+            Self::Rows => "rows",
         }
     }
 }

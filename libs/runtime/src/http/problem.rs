@@ -23,6 +23,9 @@ use super::{
 
 pub(super) const CONTENT_TYPE: &str = "application/problem+json";
 
+/// `Retry-After` where room comes only with time, or by an operator.
+const NO_ROOM: u32 = 60;
+
 /// An error, as RFC 9457 has it.
 #[derive(Object, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[oai(skip_serializing_if_is_none)]
@@ -111,6 +114,19 @@ impl Failure {
                 ProblemType::Overloaded,
                 "too much waits to be published; nothing was done",
             ),
+            Shed::Rate => Self::new(
+                ProblemType::TooManyRequests,
+                "too many such requests come from this address; nothing was done",
+            ),
+            Shed::Keys => Self::new(
+                ProblemType::Overloaded,
+                "too many Idempotency-Keys are remembered to take a new one; nothing was done",
+            )
+            .with_retry_after(NO_ROOM),
+            Shed::Rows => {
+                Self::new(ProblemType::Overloaded, "as much is stored as may be; nothing was done")
+                    .with_retry_after(NO_ROOM)
+            }
         }
     }
 

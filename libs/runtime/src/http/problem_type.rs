@@ -25,11 +25,11 @@ pub enum ProblemType {
     InvalidField,
     /// This `Idempotency-Key` was used with another request.
     IdempotencyKeyReused,
-    /// As many requests are in hand as the service allows itself.
+    /// As many requests are in hand as the service allows itself, or one client asks too often.
     TooManyRequests,
     /// A defect of the service.
     Internal,
-    /// As much waits for something the service needs as it allows itself.
+    /// As much waits for something the service needs, or is stored, as it allows itself.
     Overloaded,
     /// Something the service needs is away.
     Unavailable,
@@ -129,7 +129,7 @@ pub(super) const fn description(status: u16) -> &'static str {
         413 => "The body is over the limit: payload-too-large",
         415 => "The body is not application/json: unsupported-media-type",
         422 => "The request was read and is wrong: invalid-field, idempotency-key-reused",
-        429 => "Nothing was done, too many requests are in hand: too-many-requests",
+        429 => "Nothing was done, too many requests came or are in hand: too-many-requests",
         503 => "Nothing was done, try again: overloaded, unavailable",
         504 => "It took too long and may or may not have had an effect: timeout",
         _ => "A defect of the service: internal",
