@@ -3,6 +3,7 @@
 #[macro_use]
 extern crate ordersaga_terminal;
 
+mod attack;
 mod bench;
 mod capacity;
 mod cargo;
@@ -68,6 +69,8 @@ enum Command {
     Deny,
     /// Runs everything under load and faults, and checks that it kept its promises
     Chaos(chaos::Arguments),
+    /// Attacks the services as hostile clients would, and checks that they go on serving others
+    Attack(attack::Arguments),
     /// Puts load on the running stack: orders a second, latencies, and whether all orders ended
     Load(load::Arguments),
     /// Measures throughput, latency and cost on a stack of its own, and what the machine allows
@@ -115,6 +118,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Fuzz(arguments) => fuzz::run(arguments).await,
         Command::Deny => deny::run(),
         Command::Chaos(arguments) => chaos::run(arguments),
+        Command::Attack(arguments) => attack::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Capacity(arguments) => capacity::run(&arguments),
