@@ -21,8 +21,12 @@ pub fn shorten_logs(folder: &Path) -> Result<()> {
     let entries =
         fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let logs = entries.flatten().map(|entry| entry.path()).filter(|path| is_written(path));
-    // One that cannot be shortened keeps no other from it.
-    logs.fold(Ok(()), |all, log| all.and(shorten(&log, LIMIT)))
+    let mut outcome = Ok(());
+    for log in logs {
+        // One that cannot be shortened keeps no other from it.
+        outcome = outcome.and(shorten(&log, LIMIT));
+    }
+    outcome
 }
 
 fn is_written(path: &Path) -> bool {

@@ -11,9 +11,9 @@ use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::broker::tail;
 use crate::databases::{Database, Databases};
 use crate::free_port;
+use crate::logs::tail;
 use crate::names::{Cluster, Service};
 use crate::process::Launch;
 use crate::runner::Runner;
@@ -173,6 +173,11 @@ impl ServiceProcess {
     /// Sets a variable for the next start.
     pub fn set(&mut self, name: &str, value: &str) {
         self.environment.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// A variable of its environment.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.environment.get(name).map(String::as_str)
     }
 
     /// Takes a variable away for the next start.

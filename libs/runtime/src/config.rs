@@ -104,7 +104,7 @@ pub struct HttpConfig {
     #[arg(id = "http_concurrency", long = "http-concurrency", env = "HTTP_CONCURRENCY",
           default_value = "1024", value_parser = positive)]
     pub concurrency: usize,
-    /// Requests that wait for news at the same time (wait_ms); one more is answered at once.
+    /// Requests that wait for news at the same time; one more is answered at once.
     #[arg(id = "http_long_polls", long = "http-long-polls", env = "HTTP_LONG_POLLS",
           default_value = "2048", value_parser = positive)]
     pub long_polls: usize,
@@ -132,9 +132,8 @@ pub struct HttpConfig {
     #[arg(id = "http_hosts", long = "http-hosts", env = "HTTP_HOSTS", default_value = "",
           hide_default_value = true, value_delimiter = ',', value_parser = host)]
     pub hosts: Vec<String>,
-    /// Origins of pages that may change something here, joined by commas, as
-    /// https://desk.example.org. The service's own always may; a request from another is answered
-    /// 403.
+    /// Origins of pages that may change something here, joined by commas, each a scheme and a host.
+    /// The service's own always may; a request from another is answered 403.
     #[arg(id = "http_origins", long = "http-origins", env = "HTTP_ORIGINS", default_value = "",
           hide_default_value = true, value_delimiter = ',', value_parser = origin)]
     pub origins: Vec<String>,

@@ -181,7 +181,8 @@ impl Bed {
             book: Mutex::default(),
         };
         for service in Service::ALL {
-            let process = bed.instance(service, free_port()?, service.name());
+            let mut process = bed.instance(service, free_port()?, service.name());
+            process.set("ADMIN_LISTEN", &format!("127.0.0.1:{}", free_port()?));
             bed.services.insert(service, process);
         }
         // The Location of a new order names monitoring's port, chosen only now.

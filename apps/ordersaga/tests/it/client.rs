@@ -210,8 +210,9 @@ impl Bed {
 
     /// A metric of a service: the sum of all series whose text begins so.
     pub(crate) async fn metric(&self, service: Service, series: &str) -> Result<i64> {
-        let page = self.get(service, "/metrics").await?;
-        Ok(sum_of(&page.text, series))
+        let address = self.services[&service].variable("ADMIN_LISTEN").context("no address")?;
+        let request = self.http.get(format!("http://{address}/metrics"));
+        Ok(sum_of(&self.send(request).await?.text, series))
     }
 }
 

@@ -165,6 +165,7 @@ fn process(
     let free = format!("127.0.0.1:{}", free_port()?);
     ensure!(environment["HTTP_LISTEN"] == format!("0.0.0.0:{}", service.port()), "{environment:?}");
     environment.insert("HTTP_LISTEN".into(), free);
+    ensure!(environment["HTTP_HOSTS"] == service.name(), "{service}: Prometheus calls it so");
     add(&mut environment, bed, parts);
     environment.insert("KAFKA_GROUP".into(), format!("{}{}", bed.prefix, service.group()));
     if service == Service::Store {
@@ -277,14 +278,15 @@ fn every_variable_in_the_compose_file_is_one_that_its_program_knows() -> Result<
 /// and whoever logs in with it.
 fn holders(role: &str, database: &str) -> BTreeSet<String> {
     let server = format!("postgres-{database}");
-    let service = if database.starts_with("shard") { "monitoring" } else { database };
-    let served = if service == "monitoring" { "monitoring-order" } else { service };
-    let (serves, migrates) = (format!("service-{served}"), format!("migrate-{service}"));
+    let name = if database.starts_with("shard") { "monitoring" } else { database };
+    let migration = format!("migrate-{name}");
+    let program = if name == "monitoring" { "monitoring-order" } else { name };
+    let serving = format!("service-{program}");
     match role {
         "POSTGRES" => [server].into(),
-        "OWNER" => [server, migrates].into(),
-        "SERVICE" => [server, serves].into(),
-        "FDW" => [server, migrates, serves].into(),
+        "OWNER" => [server, migration].into(),
+        "SERVICE" => [server, serving].into(),
+        "FDW" => [server, migration, serving].into(),
         _ => [server, "postgres-exporter".to_owned()].into(),
     }
 }

@@ -591,3 +591,40 @@ fn concurrent_requests_with_one_key_make_one_order() -> Result<()> {
         invariants::hold(bed).await
     })
 }
+
+/// What a browser says when a page of another site sends a form, and what a page says whose name was
+/// bound to the service's address.
+#[test]
+fn a_foreign_page_changes_nothing_and_reads_nothing() -> Result<()> {
+    saga(async |bed| {
+        let order = bed.place(&order_for(1)).await?;
+        bed.reaches(order, "SHIPPING").await?;
+        let cancel = format!("{}{CANCEL}?order_id={order}", bed.url(Service::CreateOrder));
+        for (name, value) in [
+            ("Sec-Fetch-Site", "cross-site"),
+            ("Sec-Fetch-Site", "same-site"),
+            ("Origin", "https://evil.example"),
+            ("Origin", "null"),
+        ] {
+            let refused = bed.send(bed.http.post(&cancel).header(name, value)).await?;
+            refused.is_problem(403, "foreign-origin", None)?;
+        }
+        for service in Service::ALL {
+            for path in ["/", "/docs/", "/metrics", "/nowhere"] {
+                let url = format!("{}{path}", bed.url(service));
+                let asked = bed.http.get(url).header("Host", "evil.example");
+                bed.send(asked).await?.is_problem(421, "misdirected", None)?;
+            }
+            let page = bed.get(service, "/docs/").await?;
+            let policy = page.header("content-security-policy").unwrap_or_default();
+            ensure!(policy.contains("frame-ancestors 'none'"), "{policy}");
+        }
+        bed.reaches(order, "SHIPPING").await?;
+        bed.cancel(order).await?;
+        bed.reaches(order, "CANCELLED").await?;
+        // The service's own page may.
+        let own = bed.http.post(&cancel).header("Sec-Fetch-Site", "same-origin");
+        bed.send(own).await?.expect(202)?;
+        invariants::hold(bed).await
+    })
+}

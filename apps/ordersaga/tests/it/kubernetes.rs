@@ -225,8 +225,16 @@ fn services_listen_and_stop_as_kubernetes_expects() -> Result<()> {
             ("livenessProbe", "/health"),
         ] {
             let get = &container[probe]["httpGet"];
-            ensure!(get["path"] == path && get["port"] == "http", "{name}: {probe} {get}");
+            ensure!(get["path"] == path && get["port"] == "admin", "{name}: {probe} {get}");
         }
+        let admin = &container["ports"][1];
+        ensure!(admin["name"] == "admin", "{name}: {admin}");
+        let port = &admin["containerPort"];
+        ensure!(environment["ADMIN_LISTEN"] == format!("0.0.0.0:{port}"), "{name}: {port}");
+        // As other pods call it, and clients of the gateway.
+        let hosts: Vec<_> = environment["HTTP_HOSTS"].split(',').collect();
+        let inside = format!("{name}.ordersaga.svc");
+        ensure!([name, &inside, "ordersaga.example"].iter().all(|host| hosts.contains(host)));
         let seconds = |value: &Value| value.as_u64().with_context(|| format!("{name}: {value}"));
         let pause = seconds(&container["lifecycle"]["preStop"]["sleep"]["seconds"])?;
         let stop: u64 = environment["SHUTDOWN_TIMEOUT_SECONDS"].parse()?;

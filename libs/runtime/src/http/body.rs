@@ -32,16 +32,14 @@ pub(super) async fn receive(
     let is_announced = request.headers().contains_key(header::CONTENT_LENGTH);
     let body = request.take_body();
     let mut reading = std::pin::pin!(read(body, most, is_announced));
-    let read = match tokio::time::timeout(AT_ONCE.min(time), &mut reading).await {
-        Ok(read) => read,
-        Err(_) => {
-            let peer = request.data::<Arc<Connection>>().map(|connection| &connection.peer);
-            let _place = limits.enter(Kind::Body, peer)?;
-            tokio::time::timeout(LIMIT.min(time), reading).await.map_err(|_| {
-                let detail = "the body did not arrive in time";
-                Failure::new(ProblemType::RequestTimeout, detail)
-            })?
-        }
+    let read = if let Ok(read) = tokio::time::timeout(AT_ONCE.min(time), &mut reading).await {
+        read
+    } else {
+        let peer = request.data::<Arc<Connection>>().map(|connection| &connection.peer);
+        let _place = limits.enter(Kind::Body, peer)?;
+        tokio::time::timeout(LIMIT.min(time), reading).await.map_err(|_| {
+            Failure::new(ProblemType::RequestTimeout, "the body did not arrive in time")
+        })?
     };
     let body = read.map_err(|error| match error {
         ReadBodyError::PayloadTooLarge => too_large(most),

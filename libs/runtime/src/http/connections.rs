@@ -1,6 +1,7 @@
 //! The connections that stand: which may come, which have to make room, and which are silent.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     net::IpAddr,
     sync::{
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use indexmap::IndexMap;
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, register_int_counter_vec, register_int_gauge};
 use tokio::time::Instant;
@@ -18,9 +20,12 @@ use tokio_util::sync::CancellationToken;
 use super::limits::{Peer, client_address, share_of};
 use crate::config::HttpConfig;
 
-/// A connection that was of use a moment ago does not have to make room: its client may be
-/// thinking, and would only come back.
+/// A connection that was of use a moment ago does not have to make room, unless for an address that
+/// has fewer: its client may be thinking, and would only come back.
 const THINKING: Duration = Duration::from_secs(1);
+/// Of so many connections, taken at random, one has to make room. Looking at all of them for each
+/// that comes would let a flood of those keep the service busy.
+const LOOKED_AT: usize = 16;
 
 static CONNECTIONS: LazyLock<IntGauge> = LazyLock::new(|| {
     register_int_gauge!("http_server_connections", "Connections that stand.")
@@ -75,7 +80,7 @@ pub(super) struct Connections {
 #[derive(Default)]
 struct All {
     next: u64,
-    standing: HashMap<u64, Arc<Connection>>,
+    standing: IndexMap<u64, Arc<Connection>>,
     /// The addresses connections come from, with how many.
     peers: HashMap<IpAddr, (Arc<Peer>, usize)>,
 }
@@ -153,11 +158,16 @@ impl Connections {
         let address = client_address(address);
         let mut all = self.all.lock();
         let (peer, own) = all.peers.get(&address).cloned().unwrap_or_default();
-        if own >= self.share && !all.close_idlest(now, |connection| connection.address == address) {
+        let thinks = |since: Instant| now < since + THINKING;
+        if own >= self.share
+            && !all.make_room(|one, since, _| one.address == address && !thinks(since))
+        {
             count_turned_away("address");
             return None;
         }
-        if all.standing.len() >= self.most && !all.close_idlest(now, |_| true) {
+        if all.standing.len() >= self.most
+            && !all.make_room(|_, since, of_its_address| !thinks(since) || of_its_address > own + 1)
+        {
             count_turned_away("limit");
             return None;
         }
@@ -186,7 +196,7 @@ impl All {
     }
 
     fn remove(&mut self, number: u64) -> Option<Arc<Connection>> {
-        let connection = self.standing.remove(&number)?;
+        let connection = self.standing.swap_remove(&number)?;
         CONNECTIONS.dec();
         if let Some((_, count)) = self.peers.get_mut(&connection.address) {
             *count -= 1;
@@ -197,16 +207,31 @@ impl All {
         Some(connection)
     }
 
-    /// Closes, of those that `may` be closed, the one idle for longest; false if none is idle.
-    fn close_idlest(&mut self, now: Instant, may: impl Fn(&Connection) -> bool) -> bool {
-        let idle = self.standing.iter().filter(|(_, connection)| may(connection));
-        let idle = idle.filter_map(|(number, it)| Some((it.idle_since()?, *number)));
-        let idlest = idle.min().filter(|(since, _)| *since + THINKING <= now);
-        let Some(connection) = idlest.and_then(|(_, number)| self.remove(number)) else {
-            return false;
-        };
-        connection.closed.cancel();
-        true
+    /// Closes one of the idle connections that `may` be closed, given since when it is idle and how
+    /// many its address has: of those that are looked at, of the address with the most the one idle
+    /// for longest. False if there is none.
+    fn make_room(&mut self, may: impl Fn(&Connection, Instant, usize) -> bool) -> bool {
+        let candidates = self.some().filter_map(|number| {
+            let connection = &self.standing[&number];
+            let since = connection.idle_since()?;
+            let of_its_address = self.peers.get(&connection.address).map_or(0, |(_, count)| *count);
+            may(connection, since, of_its_address).then_some((
+                Reverse(of_its_address),
+                since,
+                number,
+            ))
+        });
+        let closed = candidates.min().and_then(|(.., number)| self.remove(number));
+        closed.inspect(|connection| connection.closed.cancel()).is_some()
+    }
+
+    /// The numbers of some connections, or of all if there are few.
+    fn some(&self) -> impl Iterator<Item = u64> {
+        let all = self.standing.len();
+        let at = move |n| if all <= LOOKED_AT { n } else { fastrand::usize(..all) };
+        (0..all.min(LOOKED_AT))
+            .filter_map(move |n| self.standing.get_index(at(n)))
+            .map(|(number, _)| *number)
     }
 }
 
@@ -246,6 +271,18 @@ mod tests {
         assert!(admit(5, later).is_some());
         drop(standing);
         assert!(connections.all.lock().peers.is_empty());
+    }
+
+    #[test]
+    fn the_address_with_the_most_makes_room_for_others_at_once() {
+        let (connections, now) = (connections(10, 100), Instant::now());
+        let admit = |n: u8| connections.admit_at(address(n), now);
+        let mut many: Vec<_> = (0..8).map(|_| admit(1).unwrap()).collect();
+        let few = [admit(2).unwrap(), admit(2).unwrap()];
+        many.push(admit(3).unwrap());
+        assert!(few.iter().all(|it| !it.connection.closed.is_cancelled()));
+        assert_eq!(many.iter().filter(|it| it.connection.closed.is_cancelled()).count(), 1);
+        assert!(admit(1).is_none(), "it has the most itself");
     }
 
     #[test]

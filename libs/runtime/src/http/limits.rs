@@ -89,11 +89,11 @@ impl Limits {
         let place = Place { limits: self.clone(), peer: peer.cloned(), kind };
         let all = self.taken.0[at].fetch_add(1, Ordering::Relaxed);
         let own = peer.map_or(0, |peer| peer.0.0[at].fetch_add(1, Ordering::Relaxed));
-        if peer.is_some() && own >= self.share[at] {
-            return Err(Taken::Share);
-        }
         if all >= self.most[at] {
             return Err(Taken::All);
+        }
+        if own >= self.share[at] {
+            return Err(Taken::Share);
         }
         Ok(place)
     }

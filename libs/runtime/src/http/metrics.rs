@@ -49,6 +49,9 @@ static SHED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     shed
 });
 
+/// How long after one rendering of the page for clients the next one begins.
+const RENDERING: Duration = Duration::from_secs(1);
+
 /// Why a request is turned away at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shed {
@@ -155,28 +158,27 @@ fn label(method: &Method) -> &'static str {
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("OTHER")
 }
 
-/// How often the page is rendered at most.
-const RENDERING: Duration = Duration::from_secs(1);
+/// The `/metrics` page: everything registered in this process.
+pub(super) fn page() -> Result<Response, super::Failure> {
+    render().map(respond)
+}
 
-/// The `/metrics` page: everything registered in this process. Who comes within a second of the
-/// last rendering waits for the next, with all others who came meanwhile: no page is older than
-/// its request, and a flood of requests costs one rendering a second.
-pub(super) async fn page() -> Result<Response, super::Failure> {
+/// The same at most once a second. Who comes within a second of the last rendering waits for the
+/// next, with all others who came meanwhile: no page is older than its request, and a flood of
+/// requests costs one rendering a second.
+pub(super) async fn page_in_turn() -> Result<Response, super::Failure> {
     static LAST: tokio::sync::Mutex<Option<(Instant, Bytes)>> = tokio::sync::Mutex::const_new(None);
     let came = Instant::now();
     let mut last = LAST.lock().await;
-    let text = match &*last {
-        Some((rendered, text)) if *rendered > came => text.clone(),
-        before => {
-            if let Some((rendered, _)) = before {
-                tokio::time::sleep_until((*rendered + RENDERING).into()).await;
-            }
-            let (now, text) = (Instant::now(), render()?);
-            *last = Some((now, text.clone()));
-            text
+    if let Some((rendered, text)) = &*last {
+        if *rendered > came {
+            return Ok(respond(text.clone()));
         }
-    };
-    Ok(Response::builder().header(header::CONTENT_TYPE, prometheus::TEXT_FORMAT).body(text))
+        tokio::time::sleep_until((*rendered + RENDERING).into()).await;
+    }
+    let (now, text) = (Instant::now(), render()?);
+    *last = Some((now, text.clone()));
+    Ok(respond(text))
 }
 
 fn render() -> Result<Bytes, super::Failure> {
@@ -185,6 +187,10 @@ fn render() -> Result<Bytes, super::Failure> {
         .encode(&prometheus::gather(), &mut text)
         .map_err(super::Failure::internal)?;
     Ok(text.into())
+}
+
+fn respond(text: Bytes) -> Response {
+    Response::builder().header(header::CONTENT_TYPE, prometheus::TEXT_FORMAT).body(text)
 }
 
 /// Calls `log` at most once a second, with how many calls were left out before.

@@ -112,7 +112,7 @@ impl<A: OpenApi + 'static> HttpService<A> {
             (spec::<A>(&self.about), self.admin_pages(), self.config.clone());
         let mut table = self.operations();
         add_pages(&mut table, &pages.limits, &spec);
-        pages.add(&mut table);
+        pages.add_limited(&mut table);
         front(table, &config)
     }
 
@@ -171,24 +171,29 @@ impl AdminPages {
     pub(super) fn into_endpoint(self) -> impl Endpoint<Output = Response> + 'static {
         let mut table = Table::new();
         let config = self.config.clone();
-        // Apart from the places of the public address, where they may all be taken.
-        Self { limits: Limits::new(&config), ..self }.add(&mut table);
+        self.add(&mut table, fallible(|_| metrics::page()));
         front(table, &config)
     }
 
-    fn add(self, table: &mut Table) {
-        let Self { health, limits, .. } = self;
-        add_page(table, "/health", fallible(|_| Ok(json(Body::from(r#"{"status":"ok"}"#)))));
-        add_page(table, "/ready", fallible(move |_| Ok(ready(&health))));
+    /// Adds the pages as clients get them, who are not to keep the service busy with them.
+    fn add_limited(self, table: &mut Table) {
+        let limits = self.limits.clone();
         let metrics = make(move |request: Request| {
             let peer = request.data::<Arc<Connection>>().map(|connection| &connection.peer);
             let place = limits.enter(Kind::Page, peer);
             async move {
                 let _place = place.map_err(poem::Error::from)?;
-                metrics::page().await.map_err(poem::Error::from)
+                metrics::page_in_turn().await.map_err(poem::Error::from)
             }
         });
-        add_page(table, "/metrics", metrics.boxed());
+        self.add(table, metrics.boxed());
+    }
+
+    fn add(self, table: &mut Table, metrics: BoxEndpoint<'static>) {
+        let health = self.health;
+        add_page(table, "/health", fallible(|_| Ok(json(Body::from(r#"{"status":"ok"}"#)))));
+        add_page(table, "/ready", fallible(move |_| Ok(ready(&health))));
+        add_page(table, "/metrics", metrics);
     }
 }
 

@@ -140,7 +140,7 @@ pub(super) fn config() -> HttpConfig {
         connections: 100,
         address_share: 100,
         head_limit_bytes: 8_192,
-        silence: Duration::from_secs(60),
+        silence: Duration::from_mins(1),
         hosts: Vec::new(),
         origins: Vec::new(),
         admin_listen: None,
