@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const DECIDED_WITHIN: Duration = Duration::from_secs(90);
 /// How long a client waits until it asks again for what it was told not to wait for.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long a service that turns a request away wants it to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A client that wants to be sure asks again after so much time.
 const LATER: Duration = Duration::from_secs(1);
 /// Connections are kept for so long: less than a service keeps an idle one that is in the way.
@@ -32,6 +34,8 @@ const KEPT: Duration = Duration::from_millis(500);
 pub(crate) struct Tally {
     /// How long requests took that were answered as wanted.
     pub(crate) times: Vec<Duration>,
+    /// How often they were asked for again.
+    pub(crate) again: u64,
     /// What else happened, and how often.
     pub(crate) wrong: BTreeMap<String, u64>,
 }
@@ -119,24 +123,45 @@ impl Customers {
     }
 
     /// Asks, and notes how long it took or what was wrong; what the answer says, if it is wanted.
+    /// What is answered 429 or 503 was not done: it is asked for again, as `Retry-After` says, while
+    /// there is time.
     async fn ask(&self, what: &str, wanted: &[u16], request: RequestBuilder) -> Option<Value> {
         let begin = Instant::now();
+        loop {
+            let Some(again) = request.try_clone() else { break };
+            match Self::answer(again).await {
+                Ok((status, body)) if wanted.contains(&status) => {
+                    self.tally.lock().times.push(begin.elapsed());
+                    return Some(body);
+                }
+                Ok((429 | 503, _)) if begin.elapsed() + RETRY_AFTER < PATIENCE => {
+                    self.tally.lock().again += 1;
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+                Ok((status, _)) => {
+                    self.note(format!("{what} {status}"));
+                    break;
+                }
+                Err(wrong) => {
+                    self.note(format!("{what} {wrong}"));
+                    break;
+                }
+            }
+        }
+        None
+    }
+
+    async fn answer(request: RequestBuilder) -> Result<(u16, Value), &'static str> {
         let answer = async {
             let answer = request.send().await?;
             let status = answer.status().as_u16();
             reqwest::Result::Ok((status, answer.json::<Value>().await?))
         };
-        match answer.await {
-            Ok((status, body)) if wanted.contains(&status) => {
-                self.tally.lock().times.push(begin.elapsed());
-                return Some(body);
-            }
-            Ok((status, _)) => self.note(format!("{what} {status}")),
-            Err(error) if error.is_timeout() => self.note(format!("{what} not answered in time")),
-            Err(error) if error.is_connect() => self.note(format!("{what} not connected")),
-            Err(_) => self.note(format!("{what} cut off")),
-        }
-        None
+        answer.await.map_err(|error| match error {
+            error if error.is_timeout() => "not answered in time",
+            error if error.is_connect() => "not connected",
+            _ => "cut off",
+        })
     }
 
     fn note(&self, wrong: String) {

@@ -39,6 +39,7 @@ impl System {
         let logs = parts.folder.join("logs");
         let services = ServiceProcess::trio(&databases, &broker, &parts.redis_url(), "", &logs)?;
         let start = async {
+            try_join_all(services.values().map(|service| service.migrate(READY))).await?;
             services.values().try_for_each(ServiceProcess::start)?;
             try_join_all(services.values().map(|service| service.wait_ready(READY))).await
         };
