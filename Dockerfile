@@ -40,7 +40,7 @@ STOPSIGNAL SIGTERM
 # For the services; a container that runs another program has to switch it off. Not ready is what
 # depends on something that is away: it recovers by itself, and a restart would not help.
 HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=60s \
-    CMD ["bash", "-c", "exec 3<> /dev/tcp/127.0.0.1/${HTTP_LISTEN##*:} && printf 'GET /ready HTTP/1.0\\r\\n\\r\\n' >&3 && read -r _ status _ <&3 && [ \"$status\" = 200 ]"]
+    CMD ["bash", "-c", "exec 3<> /dev/tcp/127.0.0.1/${HTTP_LISTEN##*:} && printf 'GET /ready HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3 && read -r _ status _ <&3 && [ \"$status\" = 200 ]"]
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="ordersaga" \
       org.opencontainers.image.description="A choreographed saga over message queues: three services and their tools" \

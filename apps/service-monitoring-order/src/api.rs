@@ -32,8 +32,10 @@ pub(crate) const ABOUT: About = About {
 /// The longest `wait_ms`.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(LONGEST_WAIT_MS as u64);
 const LONGEST_WAIT_MS: i64 = 30_000;
-/// How often a waiting request looks by itself: the news may come to another instance.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How soon a waiting request looks by itself, and at the most: the news may come to another
+/// instance. Ever less often, or many that wait would keep the databases busy.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+const LONGEST_LOOK: Duration = Duration::from_secs(2);
 
 /// The operations and what they need.
 pub(crate) struct Api {
@@ -179,6 +181,7 @@ impl Api {
     ) -> Result<Option<OrderStatus>, Failure> {
         let start = Instant::now();
         let waiting = self.waiters.listen(order);
+        let mut pause = FIRST_LOOK;
         loop {
             // Listening starts before reading, so that no news falls between.
             let mut news = std::pin::pin!(waiting.news.notified());
@@ -199,7 +202,9 @@ impl Api {
             }
             tokio::select! {
                 () = news => {}
-                () = tokio::time::sleep_until(until.min(now + LOOK_INTERVAL)) => {}
+                () = tokio::time::sleep_until(until.min(now + pause)) => {
+                    pause = LONGEST_LOOK.min(2 * pause);
+                }
                 () = self.stop.cancelled() => {}
             }
         }

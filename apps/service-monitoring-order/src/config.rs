@@ -28,8 +28,9 @@ pub(crate) struct Migration {
     #[command(flatten)]
     pub(crate) nodes: NodesConfig,
     /// The same nodes under their owner's role.
-    #[arg(long, env = "SHARDS_MIGRATION", hide_env_values = true, value_parser = ANY)]
-    shards_migration: Secret,
+    #[arg(long = "shards-migration", env = "SHARDS_MIGRATION", hide_env_values = true,
+          value_parser = ANY)]
+    owned: Secret,
 }
 
 /// Where the status partitions lie.
@@ -66,7 +67,7 @@ impl Migration {
 
     /// The owners' URLs of all nodes, by name.
     pub(crate) fn owners(&self, nodes: &[Node]) -> anyhow::Result<Vec<(String, Secret)>> {
-        let owners = parse("SHARDS_MIGRATION", self.shards_migration.expose())?;
+        let owners = parse("SHARDS_MIGRATION", self.owned.expose())?;
         for node in nodes {
             let named = owners.iter().any(|owner| owner.0 == node.name);
             anyhow::ensure!(named, "SHARDS_MIGRATION lacks {}", node.name);

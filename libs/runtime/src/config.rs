@@ -124,7 +124,7 @@ pub struct HttpConfig {
     pub head_limit_bytes: u32,
     /// A connection over which no request came and no page went for so many seconds is closed.
     #[arg(id = "http_silence_seconds", long = "http-silence-seconds", env = "HTTP_SILENCE_SECONDS",
-          default_value = "60", value_parser = seconds)]
+          default_value = "75", value_parser = seconds)]
     pub silence: Duration,
     /// Names under which clients reach the service, joined by commas, as shop.example.org or
     /// .example.org for all below it. localhost and IP addresses always may; a request to another
@@ -133,7 +133,8 @@ pub struct HttpConfig {
           hide_default_value = true, value_delimiter = ',', value_parser = host)]
     pub hosts: Vec<String>,
     /// Origins of pages that may change something here, joined by commas, each a scheme and a host.
-    /// The service's own always may; a request from another is answered 403.
+    /// The service's own always may; a request from another is answered 403. Browsers ask for CORS
+    /// besides, which is a gateway's to answer.
     #[arg(id = "http_origins", long = "http-origins", env = "HTTP_ORIGINS", default_value = "",
           hide_default_value = true, value_delimiter = ',', value_parser = origin)]
     pub origins: Vec<String>,

@@ -89,9 +89,11 @@ pub fn run_migration(log: &LogConfig, work: impl Future<Output = ()>) -> anyhow:
     tokio::runtime::Runtime::new()?.block_on(async {
         // The first process of a container hears no signal that it does not ask for.
         let mut stop = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::select! {
             () = work => anyhow::Ok(ExitCode::SUCCESS),
             _ = stop.recv() => Ok(ExitCode::FAILURE),
+            _ = interrupt.recv() => Ok(ExitCode::FAILURE),
         }
     })
 }

@@ -165,7 +165,8 @@ fn process(
     let free = format!("127.0.0.1:{}", free_port()?);
     ensure!(environment["HTTP_LISTEN"] == format!("0.0.0.0:{}", service.port()), "{environment:?}");
     environment.insert("HTTP_LISTEN".into(), free);
-    ensure!(environment["HTTP_HOSTS"] == service.name(), "{service}: Prometheus calls it so");
+    let hosts = &environment["HTTP_HOSTS"];
+    ensure!(hosts.split(',').next() == Some(service.name()), "{hosts}: Prometheus calls it so");
     add(&mut environment, bed, parts);
     environment.insert("KAFKA_GROUP".into(), format!("{}{}", bed.prefix, service.group()));
     if service == Service::Store {

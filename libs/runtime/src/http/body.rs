@@ -1,15 +1,21 @@
 //! Bodies on their way: a request is handled when its body is there, and an answer that is large
 //! goes out piece by piece.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::stream;
+use hyper::body::{Frame, SizeHint};
 use poem::{Body, Request, error::ReadBodyError, http::header};
 
 use super::{
     connections::Connection,
-    limits::{Kind, Limits, Place},
+    limits::{Kind, Limits},
     problem::Failure,
     problem_type::ProblemType,
 };
@@ -20,6 +26,38 @@ const LIMIT: Duration = Duration::from_secs(5);
 const AT_ONCE: Duration = Duration::from_millis(100);
 /// Of an answer that is large, what is handed to the connection at one time.
 const PIECE: usize = 32 * 1_024;
+
+/// An answer's body with what is held until all of it is sent, or its client has gone.
+pub(super) struct Held<B, H> {
+    body: B,
+    _held: H,
+}
+
+impl<B, H> Held<B, H> {
+    pub(super) fn new(body: B, held: H) -> Self {
+        Self { body, _held: held }
+    }
+}
+
+impl<B: hyper::body::Body + Unpin, H: Unpin> hyper::body::Body for Held<B, H> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
 
 /// Reads a request's body, of at most so many bytes, and puts it back in one piece.
 pub(super) async fn receive(
@@ -71,10 +109,9 @@ async fn read(body: Body, most: usize, is_announced: bool) -> Result<Bytes, Read
     }
 }
 
-/// An answer's body that takes `place` until it is sent, and by which `connection` is in use
-/// whenever its client has read a piece.
-pub(super) fn in_pieces(content: Bytes, place: Place, connection: Option<Arc<Connection>>) -> Body {
-    let pieces = stream::unfold((content, place), move |(mut rest, place)| {
+/// An answer's body by which `connection` is in use whenever its client has read a piece.
+pub(super) fn in_pieces(content: Bytes, connection: Option<Arc<Connection>>) -> Body {
+    let pieces = stream::unfold(content, move |mut rest| {
         let connection = connection.clone();
         async move {
             if rest.is_empty() {
@@ -84,7 +121,7 @@ pub(super) fn in_pieces(content: Bytes, place: Place, connection: Option<Arc<Con
                 connection.was_used();
             }
             let piece = rest.split_to(PIECE.min(rest.len()));
-            Some((Ok::<_, std::io::Error>(piece), (rest, place)))
+            Some((Ok::<_, std::io::Error>(piece), rest))
         }
     });
     Body::from_bytes_stream(pieces)

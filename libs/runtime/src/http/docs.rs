@@ -9,12 +9,7 @@ use bytes::Bytes;
 use poem::{Request, Response, http::header};
 use utoipa_swagger_ui::Config;
 
-use super::{
-    body,
-    connections::Connection,
-    limits::{Kind, Limits},
-    problem::Failure,
-};
+use super::{body, connections::Connection, problem::Failure};
 
 static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     Arc::new(
@@ -32,7 +27,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
                       base-uri 'none'; form-action 'none'";
 
 /// One file of Swagger UI; the empty path is its page.
-pub(super) fn page(request: &Request, limits: &Arc<Limits>) -> Result<Response, Failure> {
+pub(super) fn page(request: &Request) -> Result<Response, Failure> {
     let path = request.raw_path_param("path").unwrap_or_default();
     let file = utoipa_swagger_ui::serve(path, CONFIG.clone())
         .map_err(|error| Failure::internal(anyhow::anyhow!("{error}")))?
@@ -43,11 +38,10 @@ pub(super) fn page(request: &Request, limits: &Arc<Limits>) -> Result<Response, 
         Cow::Owned(content) => content.into(),
     };
     let connection = request.data::<Arc<Connection>>().cloned();
-    let place = limits.enter(Kind::Page, connection.as_ref().map(|it| &it.peer))?;
     Ok(Response::builder()
         .content_type(&file.content_type)
         .header(header::CACHE_CONTROL, "no-cache")
         .header(header::CONTENT_SECURITY_POLICY, POLICY)
         .header(header::CONTENT_LENGTH, content.len())
-        .body(body::in_pieces(content, place, connection)))
+        .body(body::in_pieces(content, connection)))
 }

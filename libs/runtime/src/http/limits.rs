@@ -13,25 +13,29 @@ use parking_lot::Mutex;
 use super::{metrics::Shed, problem::Failure};
 use crate::config::HttpConfig;
 
-/// Pages that are being sent at the same time.
+/// Requests for `/metrics` at the same time.
 const PAGES: usize = 64;
+/// Answers that may be on their way to clients that are slow to read them, or do not.
+const SLOW_ANSWERS: usize = 1_024;
 /// Of so few an address may have all.
 const FEW: usize = 32;
 
 /// What there is a limit of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// Requests from their head to the end of their answer.
+    Answer,
     /// Requests at work.
     Request,
     /// Requests whose body is on its way.
     Body,
     /// Requests that wait for news.
     LongPoll,
-    /// Pages beside the API.
+    /// Requests that wait for `/metrics`.
     Page,
 }
 
-const KINDS: usize = 4;
+const KINDS: usize = 5;
 
 /// What each kind has, by [`Kind`].
 #[derive(Debug, Default)]
@@ -73,7 +77,8 @@ pub(super) enum Taken {
 impl Limits {
     /// The limits of a configuration.
     pub(super) fn new(config: &HttpConfig) -> Arc<Self> {
-        let most = [config.concurrency, config.concurrency, config.long_polls, PAGES];
+        let answers = 2 * config.concurrency + config.long_polls + PAGES + SLOW_ANSWERS;
+        let most = [answers, config.concurrency, config.concurrency, config.long_polls, PAGES];
         let share = most.map(|most| share_of(most, config.address_share));
         Arc::new(Self { most, share, taken: Counts::default() })
     }
@@ -180,8 +185,8 @@ mod tests {
         assert!(take(&peers[1]).is_ok());
         drop(second);
         // Whoever was refused has taken nothing.
-        assert!(peers.iter().all(|peer| peer.0.0[0].load(Ordering::Relaxed) == 0));
-        assert_eq!(limits.taken.0[0].load(Ordering::Relaxed), 0);
+        assert!(peers.iter().all(|peer| peer.0.0[1].load(Ordering::Relaxed) == 0));
+        assert_eq!(limits.taken.0[1].load(Ordering::Relaxed), 0);
     }
 
     #[test]

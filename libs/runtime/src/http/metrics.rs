@@ -76,8 +76,17 @@ pub enum Shed {
 }
 
 impl Shed {
-    const ALL: [Self; 6] =
-        [Self::Concurrency, Self::Queue, Self::LongPolls, Self::Pages, Self::Address, Self::Outbox];
+    const ALL: [Self; 9] = [
+        Self::Concurrency,
+        Self::Queue,
+        Self::LongPolls,
+        Self::Pages,
+        Self::Address,
+        Self::Rate,
+        Self::Outbox,
+        Self::Keys,
+        Self::Rows,
+    ];
 
     fn label(self) -> &'static str {
         match self {

@@ -65,6 +65,9 @@ impl<E: Endpoint<Output = Response>> Operation<E> {
         rules.declared.check(&request)?;
         if rules.declared.body {
             body::receive(&mut request, rules.body_bytes, &rules.limits, rules.timeout).await?;
+        } else {
+            // Kept, what it has received would count against all of its connection's requests.
+            drop(request.take_body());
         }
         let peer = request.data::<Arc<Connection>>().map(|connection| &connection.peer);
         // Taken when all of the request is there, and kept as long as it is at work.

@@ -4,7 +4,7 @@
 use poem::{
     Request,
     http::{
-        HeaderMap, HeaderName, HeaderValue, Method, header,
+        HeaderMap, HeaderName, HeaderValue, Method, Version, header,
         uri::{Authority, Uri},
     },
 };
@@ -33,7 +33,14 @@ impl Origins {
 
     /// Refuses requests under foreign names, and changes that the page of another origin asks for.
     pub(super) fn check(&self, request: &Request) -> Result<(), Failure> {
-        let host = host(request.uri(), request.headers())?;
+        let host = match host(request.uri(), request.headers())? {
+            Some(host) => host,
+            // HTTP/1.0 does not ask for one, as in probes; browsers always send it.
+            None if request.version() <= Version::HTTP_10 => Authority::from_static("localhost"),
+            None => {
+                return Err(Failure::new(ProblemType::BadRequest, "the header Host is missing"));
+            }
+        };
         if !self.serves(host.host()) {
             let detail = "the service is not reached under this name (HTTP_HOSTS)";
             return Err(Failure::new(ProblemType::Misdirected, detail));
@@ -80,7 +87,7 @@ impl Origins {
 }
 
 /// The one name under which the request came: HTTP/2's `:authority`, or the header `Host`.
-fn host(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Failure> {
+fn host(uri: &Uri, headers: &HeaderMap) -> Result<Option<Authority>, Failure> {
     let refused = |detail: &'static str| Failure::new(ProblemType::BadRequest, detail);
     let mut given = headers.get_all(header::HOST).iter();
     let named = match given.next() {
@@ -97,9 +104,8 @@ fn host(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Failure> {
         (Some(authority), Some(host)) if *authority != host => {
             Err(refused("the header Host names another host than the target"))
         }
-        (Some(authority), _) => Ok(authority.clone()),
-        (None, Some(host)) => Ok(host),
-        (None, None) => Err(refused("the header Host is missing")),
+        (Some(authority), _) => Ok(Some(authority.clone())),
+        (None, host) => Ok(host),
     }
 }
 
@@ -158,6 +164,9 @@ mod tests {
     fn a_request_has_one_host() {
         let get = |uri, headers| check(&Method::GET, uri, headers);
         assert_eq!(get("/", &[]), Err(ProblemType::BadRequest));
+        let mut old = Request::builder().uri_str("/").finish();
+        old.set_version(Version::HTTP_10);
+        assert!(Origins::new(&super::super::tests::config()).check(&old).is_ok());
         let twice = [("host", "localhost"), ("host", "localhost")];
         assert_eq!(get("/", &twice), Err(ProblemType::BadRequest));
         assert_eq!(get("/", &[("host", "a b")]), Err(ProblemType::BadRequest));

@@ -1,6 +1,6 @@
 //! The listening socket, its connections, and the end of both.
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use hyper::{body::Incoming, service::service_fn};
@@ -18,7 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    body::Held,
     connections::{Connections, Standing, count_turned_away},
+    limits::{Kind, Limits},
     metrics::log_sparingly,
     service::{AdminPages, HttpService},
 };
@@ -28,8 +30,10 @@ use crate::{config::HttpConfig, files};
 const DRAIN: Duration = Duration::from_secs(5);
 /// Accepting fails when the process has no file descriptors left; trying at once would burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection that is not wanted any more may take to end.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// Requests at the same time on one HTTP/2 connection.
-const STREAMS: u32 = 100;
+const STREAMS: u32 = 32;
 /// What an HTTP/2 client may send before it is read: on a stream, and on all of a connection.
 const STREAM_WINDOW: u32 = 32 * 1_024;
 const CONNECTION_WINDOW: u32 = 64 * 1_024;
@@ -55,7 +59,7 @@ impl Listener {
 pub async fn bind(address: SocketAddr) -> anyhow::Result<Listener> {
     let socket = TcpListener::bind(address)
         .await
-        .with_context(|| format!("HTTP cannot be served on {address} (HTTP_LISTEN)"))?;
+        .with_context(|| format!("HTTP cannot be served on {address}"))?;
     let address = socket.local_addr()?;
     Ok(Listener { socket, address })
 }
@@ -71,7 +75,8 @@ pub async fn serve<A: OpenApi + 'static>(
     if most < config.connections {
         tracing::warn!(most, "fewer connections than configured: too few files may be open");
     }
-    let server = Server { connections: Connections::new(&config, most), config, stop };
+    let limits = service.limits.clone();
+    let server = Server { connections: Connections::new(&config, most), limits, config, stop };
     server.run(listener, service.into_endpoint()).await;
     Ok(())
 }
@@ -84,12 +89,15 @@ pub async fn serve_admin(
 ) -> anyhow::Result<()> {
     let config = pages.config.clone();
     let connections = Connections::new(&config, ADMIN_CONNECTIONS);
-    Server { connections, config, stop }.run(listener, pages.into_endpoint()).await;
+    // Apart from the places of the public address, where they may all be taken.
+    let limits = Limits::new(&config);
+    Server { connections, limits, config, stop }.run(listener, pages.into_endpoint()).await;
     Ok(())
 }
 
 struct Server {
     connections: Arc<Connections>,
+    limits: Arc<Limits>,
     config: HttpConfig,
     stop: CancellationToken,
 }
@@ -108,6 +116,7 @@ impl Server {
                             standing,
                             local: LocalAddr(listener.address.into()),
                             client: RemoteAddr(client.into()),
+                            limits: self.limits.clone(),
                             silence: self.config.silence,
                             stop: self.stop.clone(),
                         };
@@ -155,9 +164,15 @@ struct Serving {
     standing: Standing,
     local: LocalAddr,
     client: RemoteAddr,
+    limits: Arc<Limits>,
     silence: Duration,
     stop: CancellationToken,
 }
+
+/// As many requests are not answered yet, or their answers not read, as may be; nothing was done.
+#[derive(Debug, thiserror::Error)]
+#[error("too many answers are on their way")]
+struct TooManyAnswers;
 
 impl Serving {
     async fn run(
@@ -172,21 +187,29 @@ impl Serving {
         let connection = self.standing.connection.clone();
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let at_work = connection.begin();
+            let answer = self.limits.take(Kind::Answer, Some(&connection.peer));
             let (local, client) = (self.local.clone(), self.client.clone());
             let mut request = Request::from((request, local, client, Scheme::HTTP));
             request.set_data(connection.clone());
             let endpoint = endpoint.clone();
             async move {
-                let response = endpoint.get_response(request).await;
+                // Not even refused: that would be one more answer that is not read.
+                let answer = answer.map_err(|_| TooManyAnswers)?;
+                let response = hyper::Response::from(endpoint.get_response(request).await);
                 drop(at_work);
-                Ok::<_, Infallible>(hyper::Response::from(response))
+                Ok::<_, TooManyAnswers>(response.map(|body| Held::new(body, answer)))
             }
         });
         let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             // Whatever a client does to its connection is not worth a line in the log.
             _ = serving.as_mut() => return,
-            () = connection.unwanted(self.silence) => return,
+            () = connection.unwanted(self.silence) => {
+                // A request that comes at this very moment is not lost with HTTP/2.
+                serving.as_mut().graceful_shutdown();
+                let _ = tokio::time::timeout(FAREWELL, serving).await;
+                return;
+            }
             () = self.stop.cancelled() => serving.as_mut().graceful_shutdown(),
         }
         let _ = serving.await;

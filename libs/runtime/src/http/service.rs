@@ -54,7 +54,7 @@ pub struct HttpService<A> {
     about: About,
     api: A,
     health: Health,
-    limits: Arc<Limits>,
+    pub(super) limits: Arc<Limits>,
     long_polls: HashMap<&'static str, Duration>,
 }
 
@@ -62,7 +62,7 @@ pub struct HttpService<A> {
 pub struct AdminPages {
     pub(super) config: HttpConfig,
     health: Health,
-    limits: Arc<Limits>,
+    pub(super) limits: Arc<Limits>,
 }
 
 type Table = HashMap<String, HashMap<Method, BoxEndpoint<'static>>>;
@@ -111,7 +111,7 @@ impl<A: OpenApi + 'static> HttpService<A> {
         let (spec, pages, config) =
             (spec::<A>(&self.about), self.admin_pages(), self.config.clone());
         let mut table = self.operations();
-        add_pages(&mut table, &pages.limits, &spec);
+        add_pages(&mut table, &spec);
         pages.add_limited(&mut table);
         front(table, &config)
     }
@@ -203,13 +203,12 @@ fn add_page(table: &mut Table, path: &str, inner: BoxEndpoint<'static>) {
 }
 
 /// Puts the pages about the API into the table of routes.
-fn add_pages(table: &mut Table, limits: &Arc<Limits>, spec: &str) {
+fn add_pages(table: &mut Table, spec: &str) {
     let to_docs = || make_sync(|_| Redirect::temporary("/docs/")).map_to_response().boxed();
     add_page(table, "/", to_docs());
     add_page(table, "/docs", to_docs());
     for path in ["/docs/", "/docs/*path"] {
-        let limits = limits.clone();
-        add_page(table, path, fallible(move |request| docs::page(request, &limits)));
+        add_page(table, path, fallible(docs::page));
     }
     let spec = Bytes::from(spec.to_owned());
     add_page(table, "/openapi.json", fallible(move |_| Ok(json(Body::from(spec.clone())))));
