@@ -295,17 +295,21 @@ impl Reader<'_> {
                 relation.fill_origin,
             ));
         };
-        let bytes = self.series(LOAD)?.spread(|run| {
-            let node = run.databases.iter().filter(|node| is_node(&node.name, relation.node));
-            let bytes: u64 = node.filter_map(|node| node.relations.get(relation.name)).sum();
-            run.per_order(bytes)
-        });
-        let bytes = bytes.map(|bytes| bytes.max).filter(|bytes| *bytes > 0.0);
+        let bytes = stored_of_order(self.series(LOAD)?, relation);
         let bytes =
             bytes.ok_or_else(|| format!("{LOAD} does not say how large {} is", relation.name))?;
         let fill = rows * (relation.bytes)(&relation::BENCH) / bytes;
         Ok(self.note(format!("{}: filled", relation.name), fill, "of its room", LOAD))
     }
+}
+
+/// Bytes of a relation by order: the most of a series' runs.
+fn stored_of_order(series: &Series, relation: &Relation) -> Option<f64> {
+    let bytes = series.spread(|run| {
+        let node = run.databases.iter().filter(|node| is_node(&node.name, relation.node));
+        run.per_order(node.filter_map(|node| node.relations.get(relation.name)).sum())
+    });
+    bytes.map(|bytes| bytes.max).filter(|bytes| *bytes > 0.0)
 }
 
 fn is_part(process: &str, part: &str) -> bool {
@@ -405,6 +409,7 @@ impl Costs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Parameters;
 
     #[test]
     fn a_curve_passes_its_points_and_stays_beyond_them() {
@@ -412,6 +417,22 @@ mod tests {
         let at = [1.0, 100.0, 1_000.0, 3_162.3, 10_000.0, 1e6];
         let at = at.map(|rate| format!("{:.0}", curve.at(rate)));
         assert_eq!(at, ["400", "400", "200", "141", "100", "100"]);
+    }
+
+    /// A constant of the layout that is measured is what was measured.
+    #[test]
+    fn cancellations_split_the_pages_of_reservations_as_measured() {
+        let figures = include_str!("../../../docs/design/capacity.json");
+        let figures: Figures = serde_json::from_str(figures).expect("the figures");
+        let costs = Costs::of(&figures).expect("all figures");
+        let relation = relation::ALL.iter().find(|relation| relation.name == "reservation_pkey");
+        let relation = relation.expect("the index");
+        let measured = stored_of_order(figures.series(CANCELS).expect("the series"), relation);
+        let parameters = Parameters { cancel_share: CANCELLED, ..Parameters::default() };
+        let entries = (relation.per_order)(&parameters);
+        let planned = costs.stored_bytes(relation, entries, &relation::BENCH);
+        let error = planned / measured.expect("its size") - 1.0;
+        assert!(error.abs() < 0.05, "{error}");
     }
 
     #[test]

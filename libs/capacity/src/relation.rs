@@ -97,6 +97,10 @@ const fn reckoned(
     Relation { name, node, bytes, per_order: |_| 1.0, kept, measured_rows: None, fill, fill_origin }
 }
 
+/// A release adds an entry to a page that rising keys have left full, so that it splits: the room of
+/// so many entries, by the series `cancels` beside `saturation-256`.
+const ENTRIES_OF_A_RELEASE: f64 = 2.2;
+
 const LN_2: f64 = std::f64::consts::LN_2;
 
 /// All that take room, but for what is empty again soon: outbox, dead letters and the index of
@@ -112,7 +116,13 @@ pub static ALL: [Relation; 12] = [
     reckoned("item", STORE, Kept::Catalogue, item, (0.5, FILLFACTOR)),
     reckoned("item_pkey", STORE, Kept::Catalogue, |_| entry(8.0), (0.9, RISING)),
     measured("reservation", STORE, 1.0, reservation, |_| 1.0),
-    measured("reservation_pkey", STORE, 1.0, |_| entry(8.0), |_| 1.0),
+    measured(
+        "reservation_pkey",
+        STORE,
+        1.0,
+        |_| entry(8.0),
+        |p| 1.0 + ENTRIES_OF_A_RELEASE * p.cancel_share,
+    ),
     Relation {
         // A release is an update that is not heap-only: another entry.
         per_order: |p| 1.0 - p.refuse_share + p.cancel_share,
@@ -170,7 +180,7 @@ pub struct Rows {
 }
 
 impl Relation {
-    /// How many rows it has; shares of orders are the parameters'.
+    /// How many rows or entries it has room for; shares of orders are the parameters'.
     pub fn rows(&self, of: &Rows, parameters: &Parameters) -> f64 {
         match self.kept {
             Kept::Orders => of.orders * (self.per_order)(parameters),

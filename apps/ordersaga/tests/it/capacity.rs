@@ -1,13 +1,12 @@
 //! `ordersaga capacity` against a real system: what it says that tables, topics and the cache take
 //! is what they take.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use ordersaga_capacity::{Costs, Parameters, RELATIONS, Rows, Shape};
+use ordersaga_capacity::{Costs, Parameters, RELATIONS, Relation, Rows, Shape};
 use ordersaga_checker::{EVENTS, Segments};
 use ordersaga_devstack::{Cluster, Service};
 use sqlx::PgPool;
@@ -26,6 +25,11 @@ const ITEMS: u32 = 1_000;
 const IDLE_ITEMS: u32 = 20_000;
 /// How far a prediction may be off.
 const TOLERANCE: f64 = 0.1;
+/// Indexes of rising keys whose entries come twice, the second time soon or late: how full their
+/// pages stay, between 45 and 90 %, is a matter of the machine. The plan counts with the worse
+/// measured, so it may give them too much room, never too little; what their entries take is
+/// compared at the fill that they have.
+const FILLED_BY_CHANCE: [&str; 3] = ["orders_pkey", "reservation_pkey", "order_event_pkey"];
 
 /// Items as the load makes them: `load`, a billion units.
 const SHAPE: Shape = Shape {
@@ -51,6 +55,12 @@ impl Comparison {
         if error.is_nan() || error.abs() > TOLERANCE {
             self.wrong.push(what.to_owned());
         }
+    }
+
+    /// As [`add`](Self::add), for a prediction that may be too large.
+    fn add_at_most(&mut self, what: &str, predicted: f64, actual: f64) {
+        self.add(what, predicted.min(actual), actual);
+        let _ = writeln!(self.lines, "{:24} {predicted:>12.0} planned", "");
     }
 }
 
@@ -121,30 +131,51 @@ async fn compare_tables(bed: &Bed, costs: &Costs, comparison: &mut Comparison) -
     let together = f64::from(KEYED) / bed.number(Cluster::CreateOrder, together).await? as f64;
     let shape = Shape { keys_together: together, ..SHAPE };
     let counts = Rows { orders, keys: f64::from(KEYED), items: f64::from(ITEMS + IDLE_ITEMS + 3) };
-    let mut tables = BTreeMap::new();
+    let mut databases = Vec::new();
+    for cluster in Cluster::ALL {
+        databases.push((cluster, onlooker.relation_bytes(cluster).await?));
+    }
     for relation in &RELATIONS {
-        let mut actual = 0;
-        for cluster in Cluster::ALL {
+        let is_filled_by_chance = FILLED_BY_CHANCE.contains(&relation.name);
+        let (mut actual, mut filled) = (0.0, 0.0);
+        for (cluster, sizes) in &databases {
             let is_node = match relation.node {
                 "shards" => matches!(cluster, Cluster::Shard1 | Cluster::Shard2),
                 node => node.strip_prefix("postgres ") == Some(cluster.name()),
             };
             if is_node {
-                actual +=
-                    onlooker.relation_bytes(cluster).await?.remove(relation.name).unwrap_or(0);
+                let bytes = sizes.get(relation.name).copied().unwrap_or_default() as f64;
+                actual += bytes;
+                if is_filled_by_chance {
+                    filled += bytes * leaf_density(bed.sql(*cluster), relation.name).await?;
+                }
             }
         }
-        let rows = relation.rows(&counts, &parameters);
-        // This index fills 59 to 69 % of its pages, as answers follow orders at once or later.
-        let name = if relation.name == "order_event_pkey" { "order_event" } else { relation.name };
-        let (all_predicted, all_actual) = tables.entry(name).or_insert((0.0, 0.0));
-        *all_predicted += costs.stored_bytes(relation, rows, &shape);
-        *all_actual += actual as f64;
-    }
-    for (name, (predicted, actual)) in tables {
-        comparison.add(name, predicted, actual);
+        let rows = |relation: &Relation| relation.rows(&counts, &parameters);
+        let planned = costs.stored_bytes(relation, rows(relation), &shape);
+        if is_filled_by_chance {
+            let table = relation.name.trim_end_matches("_pkey");
+            let table = RELATIONS.iter().find(|relation| relation.name == table);
+            let entries = rows(table.context("no such table")?);
+            let of_entries = format!("{}, entries", relation.name);
+            comparison.add(&of_entries, entries * (relation.bytes)(&shape), filled);
+            comparison.add_at_most(relation.name, planned, actual);
+        } else {
+            comparison.add(relation.name, planned, actual);
+        }
     }
     Ok(())
+}
+
+/// How much of the pages of an index, or of those of its partitions, entries of living rows fill.
+async fn leaf_density(database: &PgPool, index: &str) -> Result<f64> {
+    sqlx::query("CREATE EXTENSION IF NOT EXISTS pgstattuple").execute(database).await?;
+    sqlx::query("VACUUM").execute(database).await?;
+    // An empty index has no density: it is said to be no number.
+    let density = "SELECT sum(avg_leaf_density * leaf_pages) FILTER (WHERE leaf_pages > 0) \
+                          / sum(leaf_pages) / 100 FROM pg_class, pgstatindex(oid::regclass) \
+                   WHERE relkind = 'i' AND regexp_replace(relname, '_\\d\\d_pkey$', '_pkey') = $1";
+    Ok(sqlx::query_scalar(density).bind(index).fetch_one(database).await?)
 }
 
 /// How large batches are is the broker's and the load's; how large they make an event is predicted.
