@@ -38,9 +38,10 @@ USER 10001:10001
 EXPOSE 8000 8001 8002
 STOPSIGNAL SIGTERM
 # For the services; a container that runs another program has to switch it off. Not ready is what
-# depends on something that is away: it recovers by itself, and a restart would not help.
+# depends on something that is away: it recovers by itself, and a restart would not help. Where
+# there is an address for operators it is asked, since clients cannot keep it busy.
 HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=60s \
-    CMD ["bash", "-c", "exec 3<> /dev/tcp/127.0.0.1/${HTTP_LISTEN##*:} && printf 'GET /ready HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3 && read -r _ status _ <&3 && [ \"$status\" = 200 ]"]
+    CMD ["bash", "-c", "listen=${ADMIN_LISTEN:-$HTTP_LISTEN} && exec 3<> /dev/tcp/127.0.0.1/${listen##*:} && printf 'GET /ready HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3 && read -r _ status _ <&3 && [ \"$status\" = 200 ]"]
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="ordersaga" \
       org.opencontainers.image.description="A choreographed saga over message queues: three services and their tools" \

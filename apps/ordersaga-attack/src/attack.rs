@@ -78,9 +78,9 @@ pub(crate) static ALL: [Attack; 13] = [
     },
     Attack {
         name: "hangups",
-        what: "begins a long poll of 30 s and closes",
+        what: "begins a long poll of 30 s and closes, half of them with more sent behind it",
         against: &[Service::Monitoring],
-        clients: 20,
+        clients: 500,
         rest: Duration::from_millis(100),
         statuses: &[],
         life: |client| places::hang_up(client).boxed(),

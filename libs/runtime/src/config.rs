@@ -108,8 +108,8 @@ pub struct HttpConfig {
     #[arg(id = "http_long_polls", long = "http-long-polls", env = "HTTP_LONG_POLLS",
           default_value = "2048", value_parser = positive)]
     pub long_polls: usize,
-    /// Connections at the same time. For one more the longest idle is closed; with none idle it is
-    /// refused. Fewer if the process may not open so many files.
+    /// Connections at the same time; fewer if the process may not open so many files. For one more
+    /// an idle one is closed, of the client address that has the most; with none idle it is refused.
     #[arg(id = "http_connections", long = "http-connections", env = "HTTP_CONNECTIONS",
           default_value = "4096", value_parser = positive)]
     pub connections: usize,

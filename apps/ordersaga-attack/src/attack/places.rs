@@ -1,15 +1,23 @@
 //! Attacks on places: requests that take one and do not come to an end.
 
 use std::io;
+use std::time::Duration;
 
 use ordersaga_devstack::Service;
 use tokio::io::AsyncWriteExt;
 
 use super::client::{Client, status};
 
+/// How long a client that hung up leaves its connection half open.
+const OPEN: Duration = Duration::from_secs(1);
+
 pub(super) async fn hang_up(client: Client) -> io::Result<String> {
-    let mut stream = client.send(&poll(&client)).await?;
+    // Half of them send more first, behind which a service may miss the end.
+    let behind = if client.number.is_multiple_of(2) { "" } else { "x" };
+    let mut stream = client.send(&(poll(&client) + behind)).await?;
     stream.shutdown().await?;
+    // It stays half open for a moment: a reset would be seen at once.
+    tokio::time::sleep(OPEN).await;
     Ok("hung up".to_owned())
 }
 

@@ -165,6 +165,8 @@ fn process(
     let free = format!("127.0.0.1:{}", free_port()?);
     ensure!(environment["HTTP_LISTEN"] == format!("0.0.0.0:{}", service.port()), "{environment:?}");
     environment.insert("HTTP_LISTEN".into(), free);
+    // Here all have one network.
+    ensure!(environment.remove("ADMIN_LISTEN").is_some(), "Prometheus asks there");
     let hosts = &environment["HTTP_HOSTS"];
     ensure!(hosts.split(',').next() == Some(service.name()), "{hosts}: Prometheus calls it so");
     add(&mut environment, bed, parts);

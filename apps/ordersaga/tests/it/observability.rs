@@ -414,6 +414,10 @@ fn prometheus_scrapes_what_the_compose_file_runs() -> Result<()> {
         if let Some((_, database)) = place.split_once('/') {
             ensure!(service["environment"]["POSTGRES_DB"] == database, "{target}");
         }
+        if host.starts_with("service-") {
+            let listen = &service["environment"]["ADMIN_LISTEN"];
+            ensure!(listen == &format!("0.0.0.0:{place}"), "{target}: {listen}");
+        }
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ mod rate;
 mod request_id;
 mod server;
 mod service;
+mod stream;
 mod values;
 
 #[cfg(test)]

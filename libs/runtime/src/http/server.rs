@@ -14,7 +14,7 @@ use poem::{
     web::{LocalAddr, RemoteAddr},
 };
 use poem_openapi::OpenApi;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -23,6 +23,7 @@ use super::{
     limits::{Kind, Limits},
     metrics::log_sparingly,
     service::{AdminPages, HttpService},
+    stream::Stream,
 };
 use crate::{config::HttpConfig, files};
 
@@ -39,6 +40,9 @@ const STREAM_WINDOW: u32 = 32 * 1_024;
 const CONNECTION_WINDOW: u32 = 64 * 1_024;
 /// What of an answer waits on one HTTP/2 stream for its client to read.
 const STREAM_BUFFER: usize = 32 * 1_024;
+/// Connections that wait to be accepted, or fewer if the system allows fewer. Of what comes above it
+/// the kernel keeps no state, and may take it for a connection when its client is long gone.
+const BACKLOG: u32 = 4_096;
 /// Connections to the address for operators.
 const ADMIN_CONNECTIONS: usize = 64;
 
@@ -57,11 +61,18 @@ impl Listener {
 
 /// Binds the address.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<Listener> {
-    let socket = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("HTTP cannot be served on {address}"))?;
+    let socket = listen(address);
+    let socket = socket.with_context(|| format!("HTTP cannot be served on {address}"))?;
     let address = socket.local_addr()?;
     Ok(Listener { socket, address })
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Or a restarted service waits until the connections of its predecessor are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves the API until `stop` is cancelled, then lets the requests in hand finish.
@@ -169,10 +180,15 @@ struct Serving {
     stop: CancellationToken,
 }
 
-/// As many requests are not answered yet, or their answers not read, as may be; nothing was done.
+/// Why a request gets no answer; its connection ends.
 #[derive(Debug, thiserror::Error)]
-#[error("too many answers are on their way")]
-struct TooManyAnswers;
+enum Unanswered {
+    /// Not even refused: that would be one more answer that is not read. Nothing was done.
+    #[error("too many answers are on their way")]
+    TooMany,
+    #[error("the client has gone")]
+    Gone,
+}
 
 impl Serving {
     async fn run(
@@ -184,23 +200,25 @@ impl Serving {
         // Responses are single writes: waiting to fill a segment only adds latency. It fails for a
         // client that has gone already.
         let _ = stream.set_nodelay(true);
-        let connection = self.standing.connection.clone();
+        let (stream, connection) = (Stream::new(stream), self.standing.connection.clone());
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let at_work = connection.begin();
             let answer = self.limits.take(Kind::Answer, Some(&connection.peer));
             let (local, client) = (self.local.clone(), self.client.clone());
             let mut request = Request::from((request, local, client, Scheme::HTTP));
             request.set_data(connection.clone());
-            let endpoint = endpoint.clone();
+            let (endpoint, stream) = (endpoint.clone(), stream.clone());
             async move {
-                // Not even refused: that would be one more answer that is not read.
-                let answer = answer.map_err(|_| TooManyAnswers)?;
-                let response = hyper::Response::from(endpoint.get_response(request).await);
+                let answer = answer.map_err(|_| Unanswered::TooMany)?;
+                let response = tokio::select! {
+                    response = endpoint.get_response(request) => hyper::Response::from(response),
+                    () = stream.closed() => return Err(Unanswered::Gone),
+                };
                 drop(at_work);
-                Ok::<_, TooManyAnswers>(response.map(|body| Held::new(body, answer)))
+                Ok::<_, Unanswered>(response.map(|body| Held::new(body, answer)))
             }
         });
-        let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut serving = pin!(builder.serve_connection(TokioIo::new(stream.clone()), service));
         tokio::select! {
             // Whatever a client does to its connection is not worth a line in the log.
             _ = serving.as_mut() => return,

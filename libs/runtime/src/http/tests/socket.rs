@@ -102,24 +102,28 @@ async fn requests_in_hand_finish_and_idle_connections_close() {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_gives_its_place_back_at_once() {
-    let api = Api::default();
-    let running = start_with(api.clone(), &HttpConfig { concurrency: 1, ..config() }).await;
-    let mut gone = TcpStream::connect(running.address).await.unwrap();
-    gone.write_all(b"GET /api/slow HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
-    api.entered.notified().await;
-    // It only says that it sends no more.
-    gone.shutdown().await.unwrap();
-    let ask =
-        b"GET /api/orders?order_id=1 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    let answered = async {
-        while !running.exchange(ask).await.starts_with("HTTP/1.1 200 ") {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    soon(answered).await;
-    running.stop.cancel();
-    running.stopped().await;
+async fn a_client_that_closes_gives_its_place_back() {
+    // What it sends behind its request hides the end from whoever reads no further.
+    for behind in [&b""[..], b"x", b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"] {
+        let api = Api::default();
+        let running = start_with(api.clone(), &HttpConfig { concurrency: 1, ..config() }).await;
+        let mut gone = TcpStream::connect(running.address).await.unwrap();
+        let slow = b"GET /api/slow HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        gone.write_all(&[slow, behind].concat()).await.unwrap();
+        api.entered.notified().await;
+        // It only says that it sends no more.
+        gone.shutdown().await.unwrap();
+        let ask =
+            b"GET /api/orders?order_id=1 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        let answered = async {
+            while !running.exchange(ask).await.starts_with("HTTP/1.1 200 ") {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon(answered).await;
+        running.stop.cancel();
+        running.stopped().await;
+    }
 }
 
 #[tokio::test]
