@@ -201,24 +201,25 @@ impl Serving {
         // client that has gone already.
         let _ = stream.set_nodelay(true);
         let (stream, connection) = (Stream::new(stream), self.standing.connection.clone());
+        let watch = stream.watch();
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let at_work = connection.begin();
             let answer = self.limits.take(Kind::Answer, Some(&connection.peer));
             let (local, client) = (self.local.clone(), self.client.clone());
             let mut request = Request::from((request, local, client, Scheme::HTTP));
             request.set_data(connection.clone());
-            let (endpoint, stream) = (endpoint.clone(), stream.clone());
+            let (endpoint, watch) = (endpoint.clone(), watch.clone());
             async move {
                 let answer = answer.map_err(|_| Unanswered::TooMany)?;
                 let response = tokio::select! {
                     response = endpoint.get_response(request) => hyper::Response::from(response),
-                    () = stream.closed() => return Err(Unanswered::Gone),
+                    () = watch.closed() => return Err(Unanswered::Gone),
                 };
                 drop(at_work);
                 Ok::<_, Unanswered>(response.map(|body| Held::new(body, answer)))
             }
         });
-        let mut serving = pin!(builder.serve_connection(TokioIo::new(stream.clone()), service));
+        let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             // Whatever a client does to its connection is not worth a line in the log.
             _ = serving.as_mut() => return,

@@ -13,21 +13,37 @@ use futures_util::FutureExt as _;
 use rustix::net::Shutdown;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
-    net::TcpStream,
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
 };
 
 /// How often the stream of a request that takes its time is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// One of several handles of a stream. One of them reads and writes.
+/// The stream, to be read and written.
+pub(super) struct Stream {
+    read: OwnedReadHalf,
+    write: Arc<OwnedWriteHalf>,
+}
+
+/// Sees whether the client has closed.
 #[derive(Clone)]
-pub(super) struct Stream(Arc<TcpStream>);
+pub(super) struct Watch(Arc<OwnedWriteHalf>);
 
 impl Stream {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self(Arc::new(stream))
+        let (read, write) = stream.into_split();
+        Self { read, write: Arc::new(write) }
     }
 
+    pub(super) fn watch(&self) -> Watch {
+        Watch(self.write.clone())
+    }
+}
+
+impl Watch {
     /// Ends when the client has closed its side, whatever it has sent before.
     pub(super) async fn closed(&self) {
         loop {
@@ -43,17 +59,11 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
-        loop {
-            ready!(self.0.poll_read_ready(cx))?;
-            match self.0.try_read(buffer.initialize_unfilled()) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read.map(|bytes| buffer.advance(bytes))),
-            }
-        }
+        Pin::new(&mut self.read).poll_read(cx, buffer)
     }
 }
 
@@ -67,9 +77,10 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
+        let stream: &TcpStream = (*self.write).as_ref();
         loop {
-            ready!(self.0.poll_write_ready(cx))?;
-            match self.0.try_write_vectored(parts) {
+            ready!(stream.poll_write_ready(cx))?;
+            match stream.try_write_vectored(parts) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
@@ -85,6 +96,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
-        Poll::Ready(Ok(rustix::net::shutdown(&*self.0, Shutdown::Write)?))
+        let stream: &TcpStream = (*self.write).as_ref();
+        Poll::Ready(Ok(rustix::net::shutdown(stream, Shutdown::Write)?))
     }
 }
