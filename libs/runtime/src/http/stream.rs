@@ -12,7 +12,7 @@ use std::{
 use futures_util::FutureExt as _;
 use rustix::net::Shutdown;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready},
     net::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -50,7 +50,7 @@ impl Watch {
             tokio::time::sleep(LOOK).await;
             // At once, since either nothing is known or something is to be read.
             let known = self.0.ready(Interest::READABLE).now_or_never();
-            if known.is_some_and(|known| known.is_ok_and(|ready| ready.is_read_closed())) {
+            if known.is_some_and(|known| known.is_ok_and(Ready::is_read_closed)) {
                 return;
             }
         }
