@@ -31,7 +31,8 @@ def name_items_legibly(ctx, case, kwargs):
     if not isinstance(name, str) or not pattern_of_names(case).search(name):
         return
     kind = unicodedata.category
-    name = "".join("x" if kind(letter)[0] == "C" else letter for letter in name)
+    ends = ("Zl", "Zp")
+    name = "".join("x" if kind(c)[0] == "C" or kind(c) in ends else c for c in name)
     if not any(kind(letter)[0] in "LNPS" and letter not in INVISIBLE for letter in name):
         name = "x" + name[1:]
     case.body = {**case.body, "name": name}
@@ -39,7 +40,7 @@ def name_items_legibly(ctx, case, kwargs):
 
 def pattern_of_names(case):
     schemas = case.operation.schema.raw_schema["components"]["schemas"]
-    return re.compile(schemas["AddItem"]["properties"]["name"]["pattern"])
+    return re.compile(schemas["NewItem"]["properties"]["name"]["pattern"])
 
 
 @schemathesis.hook("before_call")

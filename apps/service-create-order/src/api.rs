@@ -3,12 +3,13 @@
 use ordersaga_contract::OrderId;
 use ordersaga_runtime::group_commit::{GroupCommit, Rejected};
 use ordersaga_runtime::http::{
-    About, AsciiText, Bounded, Failure, Id, JsonBody, LookupFailure, ProblemType, Shed,
+    About, AsciiText, Bounded, Failure, Id, JsonBody, Link, LookupFailure, ProblemType, Shed,
 };
 use ordersaga_runtime::outbox::Outbox;
 use ordersaga_runtime::postgres::ReadOnly;
 use poem_openapi::param::{Header, Query};
-use poem_openapi::{ApiResponse, Object, OpenApi, Tags};
+use poem_openapi::types::Example;
+use poem_openapi::{ApiResponse, Enum, Object, OpenApi, Tags};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -22,7 +23,14 @@ pub(crate) const ABOUT: About = About {
     description: "Takes and cancels orders. An order accepted here is published to the topic \
                   `incoming` and ends, in every case, as SHIPPING or CANCELLED: \
                   service-monitoring-order says which.",
-    server: "http://localhost:8000",
+    server: "http://127.0.0.1:8000",
+    links: &[Link {
+        from: ("create_order", 201),
+        to: "cancel_order",
+        field: "order_id",
+        description: "Cancels the order.",
+    }],
+    variants: &[],
 };
 
 /// The operations and what they need.
@@ -35,8 +43,9 @@ pub(crate) struct Api {
 
 /// An order to place.
 #[derive(Object, Deserialize, Serialize)]
+#[oai(example)]
 #[serde(deny_unknown_fields)]
-struct CreateOrder {
+struct NewOrder {
     /// The item wanted.
     item_id: Id,
     /// The item's seller; an order that names another is refused.
@@ -49,6 +58,22 @@ struct CreateOrder {
     quantity: Bounded<1, 1000>,
 }
 
+impl Example for NewOrder {
+    /// Of the items that a fresh store has.
+    fn example() -> Self {
+        Self { item_id: id(1), seller_id: id(1), client_id: id(7), quantity: one() }
+    }
+}
+
+fn id(number: i64) -> Id {
+    Id::new(number).expect("ids are positive")
+}
+
+/// An order, as the document shows it.
+fn an_order() -> Id {
+    id(1)
+}
+
 fn one() -> Bounded<1, 1000> {
     const ONE: Bounded<1, 1000> = Bounded::new(1).unwrap();
     ONE
@@ -56,18 +81,41 @@ fn one() -> Bounded<1, 1000> {
 
 /// The order's id.
 #[derive(Object, Serialize)]
+#[oai(example)]
 struct OrderCreated {
     /// Counted from 1.
     order_id: i64,
 }
 
+impl Example for OrderCreated {
+    fn example() -> Self {
+        Self { order_id: 1 }
+    }
+}
+
 /// The cancellation is on its way.
 #[derive(Object, Serialize)]
+#[oai(example)]
 struct OrderCancelled {
     /// The order.
     order_id: i64,
-    /// Always "CANCELLING": what was done for the order is being undone. Its status tells when.
-    status: String,
+    /// That it is being cancelled.
+    status: Cancelling,
+}
+
+impl Example for OrderCancelled {
+    fn example() -> Self {
+        Self { order_id: 1, status: Cancelling::Cancelling }
+    }
+}
+
+/// What was done for the order is being undone. Its status at service-monitoring-order tells when.
+#[derive(Enum, Serialize)]
+#[oai(rename = "CancellationStatus", rename_all = "SCREAMING_SNAKE_CASE")]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum Cancelling {
+    /// The only one.
+    Cancelling,
 }
 
 #[derive(ApiResponse)]
@@ -135,7 +183,7 @@ impl Api {
     #[oai(path = "/api/v1/orders/create", method = "post", operation_id = "create_order")]
     async fn create(
         &self,
-        body: JsonBody<CreateOrder>,
+        body: JsonBody<NewOrder>,
         /// A value of the client's, unique to this order, of 1 to 255 characters.
         #[oai(name = "Idempotency-Key")]
         idempotency_key: Header<Option<AsciiText<1, 255>>>,
@@ -143,7 +191,7 @@ impl Api {
         /// malformed or given twice.
         traceparent: Header<Option<String>>,
     ) -> Result<Created, Failure> {
-        let CreateOrder { item_id, seller_id, client_id, quantity } = body.0;
+        let NewOrder { item_id, seller_id, client_id, quantity } = body.0;
         let placement = Placement {
             item_id: item_id.into(),
             seller_id: seller_id.into(),
@@ -169,6 +217,8 @@ impl Api {
     #[oai(path = "/api/v1/orders/cancel", method = "post", operation_id = "cancel_order")]
     async fn cancel(
         &self,
+        /// The order to cancel.
+        #[oai(example = "an_order")]
         order_id: Query<Id>,
         /// A value of the client's, unique to this cancellation, of 1 to 255 characters.
         #[oai(name = "Idempotency-Key")]
@@ -185,7 +235,7 @@ impl Api {
             }
             Answer::Cancelled => Ok(Cancelled::Accepted(JsonBody(OrderCancelled {
                 order_id: order.get(),
-                status: "CANCELLING".to_owned(),
+                status: Cancelling::Cancelling,
             }))),
             other => Err(refusal(&other).into()),
         }

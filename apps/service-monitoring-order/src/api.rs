@@ -10,6 +10,7 @@ use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody, LookupFailu
 use ordersaga_saga::status::{Heard, Step, fold};
 use poem::web::Data;
 use poem_openapi::param::Query;
+use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi, Tags};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -26,7 +27,12 @@ pub(crate) const ABOUT: About = About {
     version: env!("CARGO_PKG_VERSION"),
     description: "Answers for the status of each order: a fold over every event heard of it, \
                   whatever the order in which they arrived.",
-    server: "http://localhost:8001",
+    server: "http://127.0.0.1:8001",
+    links: &[],
+    variants: &[
+        ("FactKind", &["ORDER_PLACED", "STOCK_RESERVED", "STOCK_RELEASED", "ORDER_CANCELLED"]),
+        ("CancelInitiator", &["BY_CLIENT", "BY_STORE", "BY_DEADLINE"]),
+    ],
 };
 
 /// The longest `wait_ms`.
@@ -47,6 +53,7 @@ pub(crate) struct Api {
 
 /// An order's status.
 #[derive(Object, Serialize)]
+#[oai(example)]
 struct OrderStatus {
     /// The order.
     order_id: i64,
@@ -80,8 +87,51 @@ struct OrderStatus {
     facts: Vec<FactHeard>,
 }
 
+impl Example for OrderStatus {
+    fn example() -> Self {
+        let (placed, reserved) = (FactHeard::example(), example_of(FactName::Reserved, 1));
+        Self {
+            order_id: 1,
+            item_id: 1,
+            seller_id: 1,
+            client_id: 7,
+            quantity: 1,
+            step: StepName::Shipping,
+            is_reserved: true,
+            is_cancelled: false,
+            reason: None,
+            initiator: None,
+            update_date: reserved.time,
+            shard: "shard1".to_owned(),
+            facts: vec![placed, reserved],
+        }
+    }
+}
+
+impl Example for FactHeard {
+    fn example() -> Self {
+        example_of(FactName::Placed, 0)
+    }
+}
+
+fn example_of(fact: FactName, seconds: i64) -> FactHeard {
+    let time = DateTime::from_timestamp(1_798_000_000 + seconds, 0).unwrap_or_default();
+    FactHeard { fact, time, reason: None, initiator: None }
+}
+
+/// How long to wait, as the document shows it.
+fn a_while() -> Option<Bounded<0, LONGEST_WAIT_MS>> {
+    Bounded::new(5_000)
+}
+
+/// An order, as the document shows it.
+fn an_order() -> Id {
+    Id::new(1).expect("ids are positive")
+}
+
 /// Something that came true of an order.
 #[derive(Object, Serialize)]
+#[oai(rename = "OrderFact", example)]
 struct FactHeard {
     /// What.
     fact: FactName,
@@ -99,7 +149,7 @@ struct FactHeard {
 
 /// How far an order is.
 #[derive(Enum, Serialize, Clone, Copy)]
-#[oai(rename = "Step", rename_all = "SCREAMING_SNAKE_CASE")]
+#[oai(rename = "OrderStep", rename_all = "SCREAMING_SNAKE_CASE")]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum StepName {
     /// The store has not answered.
@@ -112,7 +162,7 @@ enum StepName {
 
 /// What can come true of an order.
 #[derive(Enum, Serialize, Clone, Copy)]
-#[oai(rename = "Fact", rename_all = "SCREAMING_SNAKE_CASE")]
+#[oai(rename = "FactKind", rename_all = "SCREAMING_SNAKE_CASE")]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum FactName {
     /// The client placed it.
@@ -127,7 +177,7 @@ enum FactName {
 
 /// Why an order ended.
 #[derive(Enum, Serialize, Clone, Copy)]
-#[oai(rename = "Reason", rename_all = "SCREAMING_SNAKE_CASE")]
+#[oai(rename = "CancelReason", rename_all = "SCREAMING_SNAKE_CASE")]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum ReasonName {
     /// Fewer units were free than the order wants.
@@ -144,7 +194,7 @@ enum ReasonName {
 
 /// Who ended an order.
 #[derive(Enum, Serialize, Clone, Copy)]
-#[oai(rename = "Initiator", rename_all = "lowercase")]
+#[oai(rename = "CancelInitiator", rename_all = "lowercase")]
 #[serde(rename_all = "lowercase")]
 enum InitiatorName {
     /// The client.
@@ -247,11 +297,14 @@ impl Api {
     /// only an order that is new or not heard of yet, or a step that `wait_for` names, is waited
     /// for, and only a moment (half a second unless configured otherwise): its events are on their
     /// way. With too many requests waiting, the answer to this one comes at once.
-    #[oai(path = "/api/v1/status", method = "get", operation_id = "order_status")]
+    #[oai(path = "/api/v1/status", method = "get", operation_id = "get_order_status")]
     async fn status(
         &self,
+        /// The order asked about.
+        #[oai(example = "an_order")]
         order_id: Query<Id>,
         /// Longest time to wait, in milliseconds.
+        #[oai(example = "a_while")]
         wait_ms: Query<Option<Bounded<0, LONGEST_WAIT_MS>>>,
         /// The step to wait for; without it SHIPPING or CANCELLED, whichever comes first.
         wait_for: Query<Option<StepName>>,

@@ -1,11 +1,12 @@
 //! The HTTP API: find and add items.
 
 use ordersaga_runtime::http::{
-    About, AsciiText, Bounded, ClientAddress, Failure, Id, JsonBody, LookupFailure, RateLimit,
-    Shed, Text,
+    About, AsciiText, Bounded, ClientAddress, Failure, Id, JsonBody, Link, LookupFailure,
+    RateLimit, Shed, Text,
 };
 use ordersaga_runtime::postgres::{NoAnswer, Unconfirmed};
 use poem_openapi::param::{Header, Query};
+use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Object, OpenApi, Tags};
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,14 @@ pub(crate) const ABOUT: About = About {
     version: env!("CARGO_PKG_VERSION"),
     description: "Keeps items and what is reserved of them. Reserving itself is asynchronous: \
                   orders arrive by the topic `incoming`, answers leave by `reservation` and `reset`.",
-    server: "http://localhost:8002",
+    server: "http://127.0.0.1:8002",
+    links: &[Link {
+        from: ("add_item", 201),
+        to: "find_item",
+        field: "item_id",
+        description: "Finds the item.",
+    }],
+    variants: &[],
 };
 
 /// The operations and what they need.
@@ -31,6 +39,7 @@ pub(crate) struct Api {
 
 /// An item to sell.
 #[derive(Object, Deserialize, Serialize)]
+#[oai(rename = "NewItem", example)]
 #[serde(deny_unknown_fields)]
 struct AddItem {
     /// Who sells it.
@@ -48,6 +57,22 @@ struct AddItem {
     quantity: Units,
 }
 
+impl Example for AddItem {
+    fn example() -> Self {
+        Self {
+            seller_id: an_id(),
+            price: Bounded::new(129_900).expect("it is not negative"),
+            name: Text::new("Kettle, 1.7 l").expect("it is legible"),
+            quantity: Bounded::new(1_000).expect("it is few"),
+        }
+    }
+}
+
+/// An id that a fresh store has, as the document shows it.
+fn an_id() -> Id {
+    Id::new(1).expect("ids are positive")
+}
+
 /// Units of an item.
 type Units = Bounded<1, 1_000_000_000>;
 
@@ -58,9 +83,16 @@ fn one() -> Units {
 
 /// The item's id.
 #[derive(Object, Serialize)]
+#[oai(example)]
 struct ItemAdded {
     /// Counted from 1.
     item_id: i64,
+}
+
+impl Example for ItemAdded {
+    fn example() -> Self {
+        Self { item_id: 4 }
+    }
 }
 
 #[derive(ApiResponse)]
@@ -102,7 +134,12 @@ impl Api {
     /// can; by the time an order's status says SHIPPING, or shows the fact RELEASED, its item here
     /// says so too.
     #[oai(path = "/api/v1/items/find", method = "get", operation_id = "find_item")]
-    async fn find(&self, item_id: Query<Id>) -> Result<Found, LookupFailure> {
+    async fn find(
+        &self,
+        /// The item to find.
+        #[oai(example = "an_id")]
+        item_id: Query<Id>,
+    ) -> Result<Found, LookupFailure> {
         let found = self.items.find(item_id.0.into()).await.map_err(Failure::unavailable)?;
         found
             .map(|item| Found::Found(JsonBody(item)))

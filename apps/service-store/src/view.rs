@@ -1,11 +1,13 @@
 //! What is shown of an item: by the API, and as it lies in the cache.
 
 use chrono::{DateTime, Utc};
+use poem_openapi::types::Example;
 use poem_openapi::{Enum, Object};
 use serde::{Deserialize, Serialize};
 
 /// An item.
 #[derive(Debug, Clone, PartialEq, Eq, Object, Serialize, Deserialize)]
+#[oai(rename = "StockItem", example)]
 pub(crate) struct ItemView {
     /// The item.
     pub(crate) item_id: i64,
@@ -29,8 +31,35 @@ pub(crate) struct ItemView {
     pub(crate) reservations: Vec<ReservationView>,
 }
 
+impl Example for ItemView {
+    /// The first item of a fresh store, when it has been ordered.
+    fn example() -> Self {
+        let reservation = ReservationView::example();
+        Self {
+            item_id: 1,
+            seller_id: 1,
+            price: 1000,
+            item_name: "IPHONE 13".to_owned(),
+            is_reserved: true,
+            date: reservation.time,
+            quantity: 1,
+            available: 0,
+            reserved: 1,
+            reservations: vec![reservation],
+        }
+    }
+}
+
+impl Example for ReservationView {
+    fn example() -> Self {
+        let time = DateTime::from_timestamp(1_798_000_001, 0).unwrap_or_default();
+        Self { order_id: 1, state: ReservationState::Reserved, time }
+    }
+}
+
 /// A reservation of an item.
 #[derive(Debug, Clone, PartialEq, Eq, Object, Serialize, Deserialize)]
+#[oai(rename = "Reservation", example)]
 pub(crate) struct ReservationView {
     /// Whose it is.
     pub(crate) order_id: i64,

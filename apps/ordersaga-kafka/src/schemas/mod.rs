@@ -52,7 +52,8 @@ pub(crate) fn run(command: &Command) -> Result<ExitCode> {
 
 fn documents() -> Result<Vec<Document>> {
     let schemas = schema::all();
-    let asyncapi = asyncapi::document(&schemas, &TopicsFile::embedded()?);
+    let mut asyncapi = asyncapi::document(&schemas, &TopicsFile::embedded()?);
+    asyncapi.sort_all_objects();
     let mut documents = vec![Document::new("asyncapi.json".to_owned(), &asyncapi)?];
     for event in &schemas {
         documents.push(Document::new(format!("schemas/{}.json", event.name), &event.schema)?);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
 use ordersaga_devstack::{Cluster, Service, binary, free_port};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::bed::{Bed, Plan, WITHIN, block_on, saga, until};
 use crate::client::{ADD, Answer, CANCEL, CREATE, FIND, STATUS, order_for};
@@ -23,16 +23,17 @@ fn the_specification_is_one_and_the_same_everywhere() -> Result<()> {
             // Needs neither settings nor dependencies.
             let printed = Command::new(binary(service)?).arg("--openapi").env_clear().output()?;
             ensure!(printed.status.success(), "{printed:?}");
-            ensure!(
-                served.text == String::from_utf8(printed.stdout)?,
-                "{service}: --openapi differs"
-            );
+            let printed = String::from_utf8(printed.stdout)?;
             let file =
                 Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../openapi/{service}.json"));
             let committed = std::fs::read_to_string(&file)
                 .with_context(|| format!("{}: cargo ordersaga openapi export", file.display()))?;
-            ensure!(served.text == committed, "{service}: cargo ordersaga openapi export");
-            let spec = served.json()?;
+            ensure!(printed == committed, "{service}: cargo ordersaga openapi export");
+            let mut spec = served.json()?;
+            // Clients made from what is served ask who served it; others the usual place.
+            spec["servers"].as_array_mut().context("no servers")?.remove(0);
+            let printed: Value = serde_json::from_str(&printed)?;
+            ensure!(spec == printed, "{service}: --openapi differs");
             ensure!(spec["openapi"].as_str().is_some_and(|version| version.starts_with("3.0")));
             let paths: BTreeSet<_> =
                 spec["paths"].as_object().into_iter().flat_map(|paths| paths.keys()).collect();

@@ -13,6 +13,7 @@ mod defects;
 mod degraded;
 mod delivery;
 mod dlq;
+mod documents;
 mod events;
 mod http;
 mod invariants;

@@ -8,6 +8,7 @@
 mod body;
 mod connections;
 mod docs;
+mod document;
 mod json;
 mod legible;
 mod limits;
@@ -26,6 +27,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub use document::{About, Link, print_spec, spec};
 pub use json::JsonBody;
 pub use limits::RequestPlace;
 pub use metrics::Shed;
@@ -33,5 +35,5 @@ pub use problem::{Failure, LookupFailure, Problem};
 pub use problem_type::ProblemType;
 pub use rate::{ClientAddress, RateLimit};
 pub use server::{Listener, bind, serve, serve_admin};
-pub use service::{About, AdminPages, HttpService, print_spec, spec};
+pub use service::{AdminPages, HttpService};
 pub use values::{AsciiText, Bounded, Id, Text};

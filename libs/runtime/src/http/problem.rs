@@ -16,6 +16,7 @@ use poem_openapi::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    document::REQUEST_ID,
     metrics::{self, Shed, log_sparingly},
     problem_type::{ProblemType, description, statuses},
     request_id::RequestId,
@@ -30,10 +31,7 @@ const NO_ROOM: u32 = 60;
 #[derive(Object, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[oai(skip_serializing_if_is_none)]
 pub struct Problem {
-    /// What kind of problem it is: `urn:ordersaga:problem:` and one of bad-request,
-    /// invalid-parameter, foreign-origin, not-found, method-not-allowed, request-timeout,
-    /// payload-too-large, unsupported-media-type, misdirected, invalid-field,
-    /// idempotency-key-reused, too-many-requests, internal, overloaded, unavailable, timeout.
+    /// What kind of problem it is: the URI of a [`ProblemType`].
     #[oai(rename = "type")]
     #[serde(rename = "type")]
     pub kind: String,
@@ -180,26 +178,40 @@ impl Failure {
                 tracing::debug!(request_id = id, kind = self.kind.slug(), "{cause:#}");
             }
         }
-        let status = self.kind.status();
-        let problem = Problem {
-            kind: self.kind.uri(),
-            title: self.kind.title().to_owned(),
-            status: status.into(),
-            detail: self.detail.into_owned(),
-            field: self.field.map(Cow::into_owned),
-            request_id,
-        };
+        let (status, retry_after) = (self.status(), self.retry_after);
         // A struct of strings always encodes.
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
-        let mut response = Response::builder()
-            .status(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
-            .content_type(CONTENT_TYPE)
-            .body(body);
-        if let Some(seconds) = self.retry_after {
+        let body = serde_json::to_vec(&self.into_problem(request_id)).unwrap_or_default();
+        let mut response = Response::builder().status(status).content_type(CONTENT_TYPE).body(body);
+        if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
+
+    fn into_problem(self, request_id: Option<String>) -> Problem {
+        Problem {
+            kind: self.kind.uri(),
+            title: self.kind.title().to_owned(),
+            status: self.kind.status().into(),
+            detail: self.detail.into_owned(),
+            field: self.field.map(Cow::into_owned),
+            request_id,
+        }
+    }
+}
+
+/// A problem of this kind, as the document shows it.
+pub(super) fn example(kind: ProblemType) -> Problem {
+    let failure = match kind {
+        ProblemType::InvalidParameter => Failure::invalid_parameter("order_id", "it is required"),
+        ProblemType::InvalidField => {
+            Failure::invalid_field("quantity", "a whole number from 1 to 1000 is expected")
+        }
+        ProblemType::IdempotencyKeyReused => Failure::key_reused(),
+        ProblemType::NotFound => Failure::not_found("There is no such order."),
+        kind => Failure::new(kind, kind.title()),
+    };
+    failure.into_problem(Some(REQUEST_ID.to_owned()))
 }
 
 impl fmt::Display for Failure {

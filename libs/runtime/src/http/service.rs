@@ -1,8 +1,7 @@
-//! A service's API with the pages every service has, as one poem endpoint; and its `OpenAPI` document.
+//! A service's API with the pages every service has, as one poem endpoint.
 
 use std::{
     collections::HashMap,
-    marker::PhantomData,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,13 +15,14 @@ use poem::{
     web::Redirect,
 };
 use poem_openapi::{
-    ContactObject, LicenseObject, OpenApi, OpenApiService, ServerObject,
-    registry::{MetaApi, MetaOperation, MetaParamIn, MetaSchema, MetaSchemaRef, Registry},
+    OpenApi, OpenApiService,
+    registry::{MetaApi, MetaOperation, MetaParamIn, Registry},
 };
 
 use super::{
     connections::Connection,
     docs,
+    document::{self, About},
     json::JsonBody,
     limits::{Kind, Limits},
     metrics::{self, Active, RouteMetrics},
@@ -32,21 +32,6 @@ use super::{
     request_id::{self, RequestId},
 };
 use crate::{config::HttpConfig, health::Health};
-
-/// What the `OpenAPI` document says about the service as a whole.
-#[derive(Clone, Copy, Debug)]
-pub struct About {
-    /// The service's name in logs, as `service-store`.
-    pub name: &'static str,
-    /// The document's title.
-    pub title: &'static str,
-    /// The API's version.
-    pub version: &'static str,
-    /// What the service does, in Markdown.
-    pub description: &'static str,
-    /// Where it is usually served, as `http://localhost:8000`.
-    pub server: &'static str,
-}
 
 /// An API, ready to be served.
 pub struct HttpService<A> {
@@ -65,32 +50,7 @@ pub struct AdminPages {
     pub(super) limits: Arc<Limits>,
 }
 
-type Table = HashMap<String, HashMap<Method, BoxEndpoint<'static>>>;
-
-/// Prints the specification if the process was started as `service --openapi`: needs no setting
-/// and no dependency. True if it did.
-#[expect(clippy::print_stdout)]
-pub fn print_spec<A: OpenApi>(about: &About) -> bool {
-    let asked = std::env::args().nth(1).is_some_and(|argument| argument == "--openapi");
-    if asked {
-        print!("{}", spec::<A>(about));
-    }
-    asked
-}
-
-/// The `OpenAPI` document of an API: indented JSON with a newline at its end, always the same.
-pub fn spec<A: OpenApi>(about: &About) -> String {
-    let contact = ContactObject::new().name("The ordersaga maintainers");
-    let license =
-        LicenseObject::new("Apache-2.0").url("https://www.apache.org/licenses/LICENSE-2.0.html");
-    let service = OpenApiService::new(Documented::<A>(PhantomData), about.title, about.version)
-        .description(about.description)
-        .contact(contact)
-        .license(license)
-        .server(ServerObject::new("/").description("The service this document comes from"))
-        .server(ServerObject::new(about.server).description("The usual place"));
-    close_schemas(&service.spec()) + "\n"
-}
+pub(super) type Table = HashMap<String, HashMap<Method, BoxEndpoint<'static>>>;
 
 impl<A: OpenApi + 'static> HttpService<A> {
     /// An API with the limits of the configuration.
@@ -109,7 +69,7 @@ impl<A: OpenApi + 'static> HttpService<A> {
     /// The endpoint that serves all of it.
     pub(super) fn into_endpoint(self) -> impl Endpoint<Output = Response> + 'static {
         let (spec, pages, config) =
-            (spec::<A>(&self.about), self.admin_pages(), self.config.clone());
+            (document::served::<A>(&self.about), self.admin_pages(), self.config.clone());
         let mut table = self.operations();
         add_pages(&mut table, &spec);
         pages.add_limited(&mut table);
@@ -311,78 +271,5 @@ impl OpenApi for Routes {
 
     fn add_routes(self, table: &mut Table) {
         table.extend(self.0);
-    }
-}
-
-/// The API as the document is to show it: without the failures an operation cannot have, and
-/// without room for fields that no request may have.
-struct Documented<A>(PhantomData<A>);
-
-impl<A: OpenApi> OpenApi for Documented<A> {
-    fn meta() -> Vec<MetaApi> {
-        let mut apis = A::meta();
-        let paths = apis.iter_mut().flat_map(|api| &mut api.paths);
-        paths.flat_map(|path| &mut path.operations).for_each(leave_out_impossible);
-        apis
-    }
-
-    fn register(registry: &mut Registry) {
-        A::register(registry);
-        let paths = A::meta().into_iter().flat_map(|api| api.paths);
-        let requests = paths.flat_map(|path| path.operations).filter_map(|o| o.request);
-        for media_type in requests.flat_map(|request| request.content) {
-            if let MetaSchemaRef::Reference(name) = media_type.schema
-                && let Some(schema) = registry.schemas.get_mut(&name)
-            {
-                let none = MetaSchema::new(NO_TYPE);
-                schema.additional_properties = Some(Box::new(MetaSchemaRef::Inline(none.into())));
-            }
-        }
-    }
-
-    fn add_routes(self, _: &mut Table) {}
-}
-
-/// Stands for `false` where a schema says which further fields an object may have: poem-openapi
-/// can only write a schema there.
-const NO_TYPE: &str = "none";
-
-/// Puts `false` in the place of each `{ "type": "none" }`.
-fn close_schemas(document: &str) -> String {
-    let placeholder = format!("\"type\": \"{NO_TYPE}\"");
-    let mut parts = document.split(&placeholder);
-    let mut closed = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let open = closed.rfind('{').unwrap_or(closed.len());
-        closed.truncate(open);
-        closed.push_str("false");
-        closed.push_str(part.trim_start().trim_start_matches('}'));
-    }
-    closed
-}
-
-fn leave_out_impossible(operation: &mut MetaOperation) {
-    let has_body = operation.request.is_some();
-    let idempotent =
-        operation.params.iter().any(|param| param.name.eq_ignore_ascii_case("idempotency-key"));
-    operation.responses.responses.retain_mut(|response| match response.status {
-        Some(403) => operation.method != Method::GET,
-        Some(408 | 413 | 415) => has_body,
-        Some(422) => {
-            response.description = unprocessable(has_body, idempotent);
-            has_body || idempotent
-        }
-        _ => true,
-    });
-}
-
-fn unprocessable(has_body: bool, idempotent: bool) -> &'static str {
-    match (has_body, idempotent) {
-        (true, true) => {
-            "The body was read and is wrong: invalid-field; or the key belongs to \
-                         another request: idempotency-key-reused"
-        }
-        (false, true) => "The key belongs to another request: idempotency-key-reused",
-        (_, false) => "The body was read and is wrong: invalid-field",
     }
 }

@@ -128,6 +128,13 @@ const ABOUT: About = About {
     version: "1.2.3",
     description: "An API that exists to be tested.",
     server: "http://localhost:8000",
+    links: &[Link {
+        from: ("create_order", 201),
+        to: "find_order",
+        field: "order_id",
+        description: "Finds the order.",
+    }],
+    variants: &[],
 };
 
 pub(super) fn config() -> HttpConfig {

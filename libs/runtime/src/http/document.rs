@@ -1,0 +1,405 @@
+//! The `OpenAPI` document: what poem-openapi says of an API, in the form that people, Swagger UI and
+//! generators of clients read best. What poem-openapi cannot say is said here.
+
+use std::marker::PhantomData;
+
+use poem::http::Method;
+use poem_openapi::{
+    ContactObject, LicenseObject, OpenApi, OpenApiService, ServerObject,
+    registry::{MetaApi, MetaOperation, Registry},
+};
+use serde_json::{Map, Value, json};
+
+use super::{
+    problem::{CONTENT_TYPE, example},
+    problem_type::ProblemType,
+    service::Table,
+};
+
+/// What the `OpenAPI` document says about the service as a whole.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    /// The service's name in logs, as `service-store`.
+    pub name: &'static str,
+    /// The document's title.
+    pub title: &'static str,
+    /// The API's version.
+    pub version: &'static str,
+    /// What the service does, in Markdown.
+    pub description: &'static str,
+    /// Where it is usually served, as `http://localhost:8000`.
+    pub server: &'static str,
+    /// What can be done next with what an operation has made.
+    pub links: &'static [Link],
+    /// Names for the variants of an enumeration, where the variants of another are called the same:
+    /// some languages have one scope for all.
+    pub variants: &'static [(&'static str, &'static [&'static str])],
+}
+
+/// A field of an operation's answer is a parameter of another operation of the same document.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    /// The operation that answers, and the status of its answer.
+    pub from: (&'static str, u16),
+    /// The operation that may come next.
+    pub to: &'static str,
+    /// The field, and the parameter of that name.
+    pub field: &'static str,
+    /// What the other operation does.
+    pub description: &'static str,
+}
+
+/// Prints the specification if the process was started as `service --openapi`: needs no setting
+/// and no dependency. True if it did.
+#[expect(clippy::print_stdout)]
+pub fn print_spec<A: OpenApi>(about: &About) -> bool {
+    let asked = std::env::args().nth(1).is_some_and(|argument| argument == "--openapi");
+    if asked {
+        print!("{}", spec::<A>(about));
+    }
+    asked
+}
+
+/// The `OpenAPI` document of an API: indented JSON with a newline at its end, always the same.
+/// Generated clients ask the first server: here the usual place.
+pub fn spec<A: OpenApi>(about: &About) -> String {
+    document::<A>(about, None)
+}
+
+/// The same as the service serves it: clients made from it ask the service it came from.
+pub(super) fn served<A: OpenApi>(about: &About) -> String {
+    let own = ServerObject::new("/").description("The service this document comes from");
+    document::<A>(about, Some(own))
+}
+
+fn document<A: OpenApi>(about: &About, first: Option<ServerObject>) -> String {
+    let contact = ContactObject::new().name("The ordersaga maintainers");
+    let license =
+        LicenseObject::new("Apache-2.0").url("https://www.apache.org/licenses/LICENSE-2.0.html");
+    let usual = ServerObject::new(about.server).description("The usual place");
+    let service = OpenApiService::new(Documented::<A>(PhantomData), about.title, about.version)
+        .description(format!("{}{IDS}", about.description))
+        .contact(contact)
+        .license(license);
+    let service = first.into_iter().chain([usual]).fold(service, OpenApiService::server);
+    let mut document: Value = serde_json::from_str(&service.spec()).expect("it is JSON");
+    refine(&mut document, about);
+    format!("{document:#}\n")
+}
+
+/// The API as the document is to show it: without the failures an operation cannot have.
+struct Documented<A>(PhantomData<A>);
+
+impl<A: OpenApi> OpenApi for Documented<A> {
+    fn meta() -> Vec<MetaApi> {
+        let mut apis = A::meta();
+        let paths = apis.iter_mut().flat_map(|api| &mut api.paths);
+        paths.flat_map(|path| &mut path.operations).for_each(leave_out_impossible);
+        apis
+    }
+
+    fn register(registry: &mut Registry) {
+        A::register(registry);
+    }
+
+    fn add_routes(self, _: &mut Table) {}
+}
+
+fn leave_out_impossible(operation: &mut MetaOperation) {
+    let has_body = operation.request.is_some();
+    let idempotent =
+        operation.params.iter().any(|param| param.name.eq_ignore_ascii_case("idempotency-key"));
+    operation.responses.responses.retain_mut(|response| match response.status {
+        Some(403) => operation.method != Method::GET,
+        Some(408 | 413 | 415) => has_body,
+        Some(422) => {
+            response.description = unprocessable(has_body, idempotent);
+            has_body || idempotent
+        }
+        _ => true,
+    });
+}
+
+fn unprocessable(has_body: bool, idempotent: bool) -> &'static str {
+    match (has_body, idempotent) {
+        (true, true) => {
+            "The body was read and is wrong: invalid-field; or the key belongs to \
+                         another request: idempotency-key-reused"
+        }
+        (false, true) => "The key belongs to another request: idempotency-key-reused",
+        (_, false) => "The body was read and is wrong: invalid-field",
+    }
+}
+
+type Object = Map<String, Value>;
+
+/// A request's id, as examples show it.
+pub(super) const REQUEST_ID: &str = "f72b043c47232a68f3a6ef393deab82b";
+
+/// What `JavaScript` needs to know, whose numbers are exact below 2^53 only.
+const IDS: &str = "\n\nIds are integers from 1 to 2^63-1. `order_id` and `item_id` are counted from 1 and \
+                   stay below 2^53, where the numbers of JavaScript are exact. `seller_id` and \
+                   `client_id` are the client's own: a client in JavaScript keeps them below 2^53, or \
+                   reads and writes JSON with a parser that keeps integers of 64 bits.";
+
+/// The names under which answers of failures are described once for all operations.
+const FAILURES: [(u16, &str); 11] = [
+    (400, "BadRequest"),
+    (403, "ForeignOrigin"),
+    (404, "NotFound"),
+    (408, "RequestTimeout"),
+    (413, "PayloadTooLarge"),
+    (415, "UnsupportedMediaType"),
+    (422, "Unprocessable"),
+    (429, "TooManyRequests"),
+    (500, "InternalError"),
+    (503, "Unavailable"),
+    (504, "Timeout"),
+];
+
+fn refine(document: &mut Value, about: &About) {
+    // poem-openapi keeps to what has been so since 3.0.0.
+    document["openapi"] = json!("3.0.3");
+    // Linters ask for it: nothing has to be shown to be let in.
+    document["security"] = json!([]);
+    each_object(document, &mut |object| {
+        refer_plainly(object);
+        join_lines(object);
+        write_whole_numbers(object);
+        leave_out_defaults(object);
+        show_parameter(object);
+    });
+    close_requests(document);
+    name_kinds_of_problems(document);
+    each_schema(document, refine_schema);
+    for (name, variants) in about.variants {
+        document["components"]["schemas"][name]["x-enum-varnames"] = json!(variants);
+    }
+    describe_answers(document);
+    for link in about.links {
+        add_link(document, link);
+    }
+}
+
+/// A field with a description of its own is a type beside a description, both below `allOf`, of which
+/// some generators make a type of its own, and some nothing: only the type stays there.
+fn refer_plainly(object: &mut Object) {
+    if let Some(Value::Array(all)) = object.get_mut("allOf") {
+        all.retain(|one| one.get("$ref").is_some());
+    }
+}
+
+/// Lines are where they end in the program's text.
+fn join_lines(object: &mut Object) {
+    if let Some(Value::String(text)) = object.get_mut("description") {
+        let paragraphs = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " "));
+        *text = paragraphs.collect::<Vec<_>>().join("\n\n");
+    }
+}
+
+/// poem-openapi has all bounds in floating point: `1.0`, which some generators copy.
+fn write_whole_numbers(object: &mut Object) {
+    for bound in ["minimum", "maximum"] {
+        // Those there are need fewer than 53 bits.
+        #[expect(clippy::cast_possible_truncation)]
+        let whole = object.get(bound).and_then(Value::as_f64).map(|bound| bound as i64);
+        if let Some(whole) = whole {
+            object.insert(bound.to_owned(), whole.into());
+        }
+    }
+    // It is no format of OpenAPI.
+    if object.get("format") == Some(&json!("uint32")) {
+        object.insert("format".to_owned(), "int32".into());
+        object.insert("minimum".to_owned(), 0.into());
+    }
+}
+
+/// What parameters and headers say is what would be so anyway.
+fn leave_out_defaults(object: &mut Object) {
+    if object.contains_key("schema") {
+        object.remove("explode");
+        object.retain(|name, value| name != "deprecated" || value == &json!(true));
+    }
+}
+
+/// Swagger UI fills in what a parameter itself has as its example, linters look there, too.
+fn show_parameter(object: &mut Object) {
+    if object.contains_key("in")
+        && let Some(example) = object.get("schema").and_then(|schema| schema.get("example"))
+    {
+        object.insert("example".to_owned(), example.clone());
+    }
+}
+
+/// No field that is not documented may be sent. A body is what its type is.
+fn close_requests(document: &mut Value) {
+    let mut schemas = document["components"]["schemas"].take();
+    each_object(document, &mut |object| {
+        let Some(body) = object.get_mut("requestBody") else { return };
+        let reference = body["content"]["application/json"]["schema"]["$ref"].as_str();
+        let name = reference.and_then(|reference| reference.rsplit('/').next());
+        if let Some(schema) = name.and_then(|name| schemas.get_mut(name)) {
+            schema["additionalProperties"] = json!(false);
+            body["description"] = schema["description"].clone();
+        }
+    });
+    document["components"]["schemas"] = schemas;
+}
+
+fn name_kinds_of_problems(document: &mut Value) {
+    let schemas = &mut document["components"]["schemas"];
+    if schemas.get("Problem").is_some() {
+        schemas["Problem"]["properties"]["type"] =
+            json!({"$ref": "#/components/schemas/ProblemType"});
+        schemas["Problem"]["example"] = json!(example(ProblemType::InvalidField));
+        schemas["ProblemType"] = json!({
+            "type": "string",
+            "description": "What kind of problem it is. A kind never changes its meaning; there may \
+                            be more of them.",
+            "enum": ProblemType::ALL.map(ProblemType::uri),
+            "x-enum-varnames":
+                ProblemType::ALL.map(|kind| kind.slug().replace('-', "_").to_uppercase()),
+        });
+    }
+}
+
+fn refine_schema(schema: &mut Object) {
+    // The name said again.
+    schema.remove("title");
+    if let Some(first) = schema.get("enum").map(|variants| variants[0].clone()) {
+        schema.insert("example".to_owned(), first);
+    }
+    let example = schema.get("example").cloned().unwrap_or_default();
+    let fields = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for (name, field) in fields.into_iter().flatten() {
+        let Some(field) = field.as_object_mut().filter(|field| !field.contains_key("$ref")) else {
+            continue;
+        };
+        // Some generators make a field required that has a default.
+        if let Some(default) = field.remove("default") {
+            let description = field.get("description").and_then(Value::as_str).unwrap_or_default();
+            let description = format!("{description} {default} if it is left out.");
+            field.insert("description".to_owned(), description.into());
+        }
+        // An id in an answer is one that a request may have.
+        if name.ends_with("_id") && field.get("format") == Some(&json!("int64")) {
+            field.insert("minimum".to_owned(), 1.into());
+        }
+        if let Some(example) = example.get(name) {
+            field.insert("example".to_owned(), example.clone());
+        }
+    }
+}
+
+/// Gives every answer its headers, and describes those of failures once, with an example of each
+/// kind.
+fn describe_answers(document: &mut Value) {
+    let (mut shared, mut examples) = (Object::new(), Object::new());
+    each_object(document, &mut |object| {
+        let answers = object.get_mut("responses").and_then(Value::as_object_mut);
+        for (status, answer) in answers.into_iter().flatten() {
+            let Some(answer) = answer.as_object_mut() else { continue };
+            describe_headers(answer);
+            let failure = FAILURES.iter().find(|(failure, _)| failure.to_string() == *status);
+            if let Some((status, name)) = failure {
+                let name = share_failure(*status, name, answer, &mut examples);
+                let reference = json!({"$ref": format!("#/components/responses/{name}")});
+                shared.insert(name, std::mem::take(answer).into());
+                answer.extend([("$ref".to_owned(), reference["$ref"].clone())]);
+            }
+        }
+    });
+    let components = &mut document["components"];
+    components["responses"] = shared.into();
+    components["examples"] = examples.into();
+    components["headers"] = json!({"X-Request-Id": {
+        "description": "The request's id: the one it came with, or a new one. To be quoted to support.",
+        "required": true,
+        "schema": {"type": "string", "minLength": 1, "maxLength": 128, "example": REQUEST_ID},
+    }});
+}
+
+/// The name of a failure's answer, which gets its examples.
+fn share_failure(status: u16, name: &str, answer: &mut Object, examples: &mut Object) -> String {
+    let description = answer.get("description").and_then(Value::as_str).unwrap_or_default();
+    let kinds = ProblemType::ALL.into_iter().filter(|kind| names(description, *kind));
+    let kinds: Vec<_> = kinds.filter(|kind| kind.status() == status).collect();
+    let references = kinds.iter().map(|kind| {
+        let slug = kind.slug();
+        let example = json!({
+            "summary": kind.title(),
+            "description": format!("A problem of the kind {slug}."),
+            "value": example(*kind),
+        });
+        examples.insert(slug.to_owned(), example);
+        (slug.to_owned(), json!({"$ref": format!("#/components/examples/{slug}")}))
+    });
+    let references: Object = references.collect();
+    if let Some(content) = answer.get_mut("content") {
+        content[CONTENT_TYPE]["examples"] = references.into();
+    }
+    // Without a body no field can be wrong.
+    let is_key = kinds == [ProblemType::IdempotencyKeyReused];
+    if is_key { "KeyReused" } else { name }.to_owned()
+}
+
+/// Whether a description names a kind.
+fn names(description: &str, kind: ProblemType) -> bool {
+    description.split([' ', ',', ';', ':']).any(|word| word == kind.slug())
+}
+
+fn describe_headers(answer: &mut Object) {
+    let mut headers = Object::new();
+    if let Some(Value::Object(own)) = answer.remove("headers") {
+        for (name, mut header) in own {
+            if header["schema"]["type"] == "integer" {
+                header["schema"]["example"] = json!(1);
+            }
+            headers.insert(in_title_case(&name), header);
+        }
+    }
+    let reference = json!({"$ref": "#/components/headers/X-Request-Id"});
+    headers.insert("X-Request-Id".to_owned(), reference);
+    answer.insert("headers".to_owned(), headers.into());
+}
+
+/// poem-openapi writes headers in capitals.
+fn in_title_case(name: &str) -> String {
+    let parts = name.split('-').map(|part| {
+        let (first, rest) = part.split_at(part.len().min(1));
+        format!("{}{}", first.to_uppercase(), rest.to_lowercase())
+    });
+    parts.collect::<Vec<_>>().join("-")
+}
+
+fn add_link(document: &mut Value, link: &Link) {
+    let Link { from: (operation, status), to, field, description } = *link;
+    each_object(document, &mut |object| {
+        if object.get("operationId") == Some(&json!(operation))
+            && let Some(answer) = object["responses"].get_mut(status.to_string())
+        {
+            answer["links"][to] = json!({
+                "operationId": to,
+                "description": description,
+                "parameters": {field: format!("$response.body#/{field}")},
+            });
+        }
+    });
+}
+
+fn each_object(value: &mut Value, change: &mut impl FnMut(&mut Object)) {
+    match value {
+        Value::Object(object) => {
+            change(object);
+            object.values_mut().for_each(|value| each_object(value, change));
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| each_object(value, change)),
+        _ => {}
+    }
+}
+
+fn each_schema(document: &mut Value, change: fn(&mut Object)) {
+    let schemas = document["components"]["schemas"].as_object_mut();
+    let schemas = schemas.into_iter().flat_map(Map::values_mut);
+    schemas.filter_map(Value::as_object_mut).for_each(change);
+}
