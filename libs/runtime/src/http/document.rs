@@ -303,9 +303,9 @@ fn describe_answers(document: &mut Value) {
             let failure = FAILURES.iter().find(|(failure, _)| failure.to_string() == *status);
             if let Some((status, name)) = failure {
                 let name = share_failure(*status, name, answer, &mut examples);
-                let reference = json!({"$ref": format!("#/components/responses/{name}")});
+                let reference = format!("#/components/responses/{name}");
                 shared.insert(name, std::mem::take(answer).into());
-                answer.extend([("$ref".to_owned(), reference["$ref"].clone())]);
+                answer.insert("$ref".to_owned(), reference.into());
             }
         }
     });
