@@ -3,17 +3,19 @@
 use ordersaga_contract::OrderId;
 use ordersaga_runtime::group_commit::{GroupCommit, Rejected};
 use ordersaga_runtime::http::{
-    About, AsciiText, Bounded, Failure, Id, JsonBody, Link, LookupFailure, ProblemType, Shed,
+    About, AsciiText, Bounded, Failure, Id, JsonBody, Link, LookupFailure, Problem, ProblemType,
+    Shed,
 };
 use ordersaga_runtime::outbox::Outbox;
 use ordersaga_runtime::postgres::ReadOnly;
 use poem_openapi::param::{Header, Query};
 use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi, Tags};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::Config;
-use crate::desk::{Answer, Command, Key, Placement};
+use crate::desk::{Answer, BATCH, Command, Key, Placement};
 
 /// What the API says of itself.
 pub(crate) const ABOUT: About = About {
@@ -33,9 +35,15 @@ pub(crate) const ABOUT: About = About {
     variants: &[],
 };
 
+/// Where many orders are placed at once, and how long such a request may be: a thousand orders with
+/// the longest keys.
+pub(crate) const BULK_PATH: &str = "/api/v1/orders/create-many";
+pub(crate) const BULK_BYTES: usize = 512 * 1_024;
+
 /// The operations and what they need.
 pub(crate) struct Api {
     orders: GroupCommit<Command, Answer>,
+    bulks: GroupCommit<Vec<Command>, Vec<Answer>>,
     outbox: Outbox,
     outbox_limit: i64,
     status_url: String,
@@ -59,10 +67,67 @@ struct NewOrder {
 }
 
 impl Example for NewOrder {
-    /// Of the items that a fresh store has.
+    /// Of the item that a fresh store has for this.
     fn example() -> Self {
-        Self { item_id: id(1), seller_id: id(1), client_id: id(7), quantity: one() }
+        Self { item_id: id(1_000), seller_id: id(1), client_id: id(7), quantity: one() }
     }
+}
+
+/// An order to place with others.
+#[derive(Object, Deserialize, Serialize)]
+#[oai(example, skip_serializing_if_is_none)]
+#[serde(deny_unknown_fields)]
+struct BulkOrder {
+    /// The item wanted.
+    item_id: Id,
+    /// The item's seller; an order that names another is refused.
+    seller_id: Id,
+    /// Who orders.
+    client_id: Id,
+    /// Units wanted.
+    #[serde(default = "one")]
+    #[oai(default = "one")]
+    quantity: Bounded<1, 1000>,
+    /// A value of the client's, unique to this order. It works as the header `Idempotency-Key`
+    /// does for a single order.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    idempotency_key: Option<AsciiText<1, 255>>,
+}
+
+impl Example for BulkOrder {
+    fn example() -> Self {
+        let NewOrder { item_id, seller_id, client_id, quantity } = NewOrder::example();
+        Self { item_id, seller_id, client_id, quantity, idempotency_key: None }
+    }
+}
+
+/// Orders to place together.
+#[derive(Object, Deserialize, Serialize)]
+#[oai(example)]
+#[serde(deny_unknown_fields)]
+struct NewOrders {
+    /// The orders, 1 to 1,000 of them.
+    #[oai(validator(min_items = 1, max_items = 1000))]
+    #[serde(deserialize_with = "a_batch")]
+    orders: Vec<BulkOrder>,
+}
+
+impl Example for NewOrders {
+    fn example() -> Self {
+        Self { orders: vec![BulkOrder::example(), BulkOrder::example()] }
+    }
+}
+
+/// What may be left out, but is no null.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+fn a_batch<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<BulkOrder>, D::Error> {
+    let orders = Vec::deserialize(from)?;
+    let fits = (1..=BATCH).contains(&orders.len());
+    let expected = || D::Error::custom(format_args!("1 to {BATCH} orders are expected"));
+    fits.then_some(orders).ok_or_else(expected)
 }
 
 fn id(number: i64) -> Id {
@@ -90,6 +155,60 @@ struct OrderCreated {
 impl Example for OrderCreated {
     fn example() -> Self {
         Self { order_id: 1 }
+    }
+}
+
+/// What became of each order.
+#[derive(Object, Serialize)]
+#[oai(example)]
+struct OrdersCreated {
+    /// One answer for each order of the request, in its place.
+    orders: Vec<BulkAnswer>,
+}
+
+impl Example for OrdersCreated {
+    fn example() -> Self {
+        Self { orders: vec![BulkAnswer::example(), BulkAnswer::refused(Failure::key_reused())] }
+    }
+}
+
+/// What became of one order of many: it has an `order_id` or a `problem`.
+#[derive(Object, Serialize)]
+#[oai(example, skip_serializing_if_is_none)]
+struct BulkAnswer {
+    /// The order's id, if it is accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order_id: Option<i64>,
+    /// Whether an earlier request under this key placed it, and not this one.
+    is_replayed: bool,
+    /// Why it is not accepted, as the answer to a single order would say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<Problem>,
+}
+
+impl Example for BulkAnswer {
+    fn example() -> Self {
+        Self { order_id: Some(1), is_replayed: false, problem: None }
+    }
+}
+
+impl From<Answer> for BulkAnswer {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Placed { order, is_replayed } => {
+                Self { order_id: Some(order.get()), is_replayed, problem: None }
+            }
+            other => Self::refused(refusal(&other)),
+        }
+    }
+}
+
+impl BulkAnswer {
+    fn refused(mut failure: Failure) -> Self {
+        if failure.kind() == ProblemType::IdempotencyKeyReused {
+            failure = failure.with_field("idempotency_key");
+        }
+        Self { order_id: None, is_replayed: false, problem: Some(failure.into_problem(None)) }
     }
 }
 
@@ -127,7 +246,17 @@ enum Created {
         /// Where the order's status is.
         #[oai(header = "Location")]
         String,
+        /// That the order was placed by an earlier request under this key, and not by this one.
+        #[oai(header = "Idempotent-Replayed")]
+        Option<bool>,
     ),
+}
+
+#[derive(ApiResponse)]
+enum CreatedMany {
+    /// Each order has its answer.
+    #[oai(status = 200)]
+    Answered(JsonBody<OrdersCreated>),
 }
 
 #[derive(ApiResponse)]
@@ -135,29 +264,41 @@ enum Cancelled {
     /// The order is cancelled here; the others compensate asynchronously. Saying it again changes
     /// nothing and answers the same.
     #[oai(status = 202)]
-    Accepted(JsonBody<OrderCancelled>),
+    Accepted(
+        JsonBody<OrderCancelled>,
+        /// That an earlier request under this key has cancelled it.
+        #[oai(header = "Idempotent-Replayed")]
+        Option<bool>,
+    ),
 }
 
 impl Api {
     pub(crate) fn new(
         config: &Config,
         orders: GroupCommit<Command, Answer>,
+        bulks: GroupCommit<Vec<Command>, Vec<Answer>>,
         outbox: Outbox,
     ) -> Self {
         Self {
             orders,
+            bulks,
             outbox,
             outbox_limit: config.outbox_limit,
             status_url: config.status_url.clone(),
         }
     }
 
-    /// Lets the group commit have it, unless more than so many events wait to be published.
-    async fn submit(&self, command: Command, most: i64) -> Result<Answer, Failure> {
+    /// Lets a group commit have it, unless more than so many events wait to be published.
+    async fn submit<Q, A>(
+        &self,
+        group: &GroupCommit<Q, A>,
+        request: Q,
+        most: i64,
+    ) -> Result<A, Failure> {
         if self.outbox.waiting() > most {
             return Err(Failure::shed(Shed::Outbox));
         }
-        self.orders.submit(command).await.map_err(|rejected| match rejected {
+        group.submit(request).await.map_err(|rejected| match rejected {
             Rejected::Full => Failure::shed(Shed::Queue),
             Rejected::Stopping => Failure::unavailable(rejected),
             Rejected::Undecided => Failure::new(ProblemType::Timeout, UNDECIDED),
@@ -200,13 +341,50 @@ impl Api {
             key: idempotency_key.0.map(AsciiText::into_string).map(Key::new),
             traceparent: traceparent.0,
         };
-        match self.submit(Command::Place(placement), self.outbox_limit).await? {
-            Answer::Placed(order_id) => Ok(Created::Created(
-                JsonBody(OrderCreated { order_id: order_id.get() }),
-                format!("{}?order_id={order_id}", self.status_url),
+        let command = Command::Place(placement);
+        match self.submit(&self.orders, command, self.outbox_limit).await? {
+            Answer::Placed { order, is_replayed } => Ok(Created::Created(
+                JsonBody(OrderCreated { order_id: order.get() }),
+                format!("{}?order_id={order}", self.status_url),
+                is_replayed.then_some(true),
             )),
             other => Err(refusal(&other)),
         }
+    }
+
+    /// Place many orders
+    ///
+    /// Up to 1,000 orders, stored together in one transaction: the cheapest way to place them. Each
+    /// order has its own answer, in the place it has in the request, and may have its own
+    /// `idempotency_key`: with them a request may be repeated safely, as a whole or in part. If any
+    /// field is wrong, nothing is done (422); if the database cannot be reached, the answer is that
+    /// of a single order (503, 504).
+    #[oai(path = "/api/v1/orders/create-many", method = "post", operation_id = "create_orders")]
+    async fn create_many(
+        &self,
+        body: JsonBody<NewOrders>,
+        /// W3C trace context, carried along with every event of the orders; ignored if it is
+        /// malformed or given twice.
+        traceparent: Header<Option<String>>,
+    ) -> Result<CreatedMany, Failure> {
+        let commands = body.0.orders.into_iter().map(|order| {
+            Command::Place(Placement {
+                item_id: order.item_id.into(),
+                seller_id: order.seller_id.into(),
+                client_id: order.client_id.into(),
+                quantity: order.quantity.into(),
+                key: order.idempotency_key.map(AsciiText::into_string).map(Key::new),
+                traceparent: traceparent.0.clone(),
+            })
+        });
+        let answers = self.submit(&self.bulks, commands.collect(), self.outbox_limit).await?;
+        if let [first @ (Answer::ReadOnly | Answer::Undecided), rest @ ..] = &answers[..]
+            && rest.iter().all(|answer| answer == first)
+        {
+            return Err(refusal(first));
+        }
+        let orders = answers.into_iter().map(BulkAnswer::from).collect();
+        Ok(CreatedMany::Answered(JsonBody(OrdersCreated { orders })))
     }
 
     /// Cancel an order
@@ -229,14 +407,15 @@ impl Api {
         // Orders that were taken can be cancelled when no more are; but of old ones there may be
         // any number, so that their events need a bound as well.
         let most = self.outbox_limit.saturating_mul(2);
-        match self.submit(Command::Cancel { order, key }, most).await? {
+        match self.submit(&self.orders, Command::Cancel { order, key }, most).await? {
             Answer::Unknown => {
                 Err(LookupFailure::not_found("There is no order with this order_id."))
             }
-            Answer::Cancelled => Ok(Cancelled::Accepted(JsonBody(OrderCancelled {
-                order_id: order.get(),
-                status: Cancelling::Cancelling,
-            }))),
+            Answer::Cancelled { is_replayed } => {
+                let order_id = order.get();
+                let cancelled = OrderCancelled { order_id, status: Cancelling::Cancelling };
+                Ok(Cancelled::Accepted(JsonBody(cancelled), is_replayed.then_some(true)))
+            }
             other => Err(refusal(&other).into()),
         }
     }
@@ -252,7 +431,7 @@ fn refusal(answer: &Answer) -> Failure {
         Answer::ReadOnly => Failure::unavailable(ReadOnly),
         Answer::Undecided => Failure::new(ProblemType::Timeout, UNDECIDED),
         Answer::Refused => Failure::internal(anyhow::anyhow!("the database refuses the command")),
-        Answer::Placed(_) | Answer::Cancelled | Answer::Unknown => {
+        Answer::Placed { .. } | Answer::Cancelled { .. } | Answer::Unknown => {
             Failure::internal(anyhow::anyhow!("an answer to another command"))
         }
     }

@@ -26,6 +26,8 @@ use crate::db::{self, Advanced, NewOrder};
 pub(crate) const BATCH: usize = 1_000;
 /// Commands that may wait; one more is refused at once.
 pub(crate) const QUEUE: usize = 8_192;
+/// Requests for many orders that may wait, each with up to a batch of them.
+pub(crate) const BULKS: usize = 16;
 /// How long a batch is tried before its requests are told that the database does not answer.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -54,8 +56,10 @@ pub(crate) struct Key(String);
 /// What a request gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
-    Placed(OrderId),
-    Cancelled,
+    /// The order was placed: now, or by an earlier request under the same key.
+    Placed { order: OrderId, is_replayed: bool },
+    /// The order is cancelled. `is_replayed`: by an earlier request under the same key.
+    Cancelled { is_replayed: bool },
     /// No such order.
     Unknown,
     /// The key was used for another request.
@@ -76,6 +80,7 @@ struct Pending {
     id: Option<OrderId>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Desk {
     pool: PgPool,
     outbox: Outbox,
@@ -132,6 +137,24 @@ impl Desk {
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         batches.run(stop, |commands| self.commit(commands)).await;
+        Ok(())
+    }
+
+    /// Commits the orders of one request after another, each request's together, until stopped.
+    /// Beside [`Desk::serve`]: who places one order waits for nobody who places a thousand.
+    pub(crate) async fn serve_bulks(
+        self,
+        bulks: Batches<Vec<Command>, Vec<Answer>>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let commit = async |bulks: Vec<Vec<Command>>| {
+            let mut answers = Vec::with_capacity(bulks.len());
+            for commands in bulks {
+                answers.push(self.commit(commands).await);
+            }
+            answers
+        };
+        bulks.run(stop, commit).await;
         Ok(())
     }
 
@@ -311,17 +334,21 @@ impl Desk {
                 Command::Cancel { order, .. }
                     if *answer != Answer::KeyReused && !unclaimed(command) =>
                 {
-                    Some((*order, answer))
+                    Some((*order, command.key(), answer))
                 }
                 _ => None,
             })
             .collect();
         let inputs: Vec<_> =
-            cancels.iter().map(|(order, _)| (*order, Input::ClientCancels)).collect();
+            cancels.iter().map(|(order, ..)| (*order, Input::ClientCancels)).collect();
         let advanced = db::advance(transaction, &inputs, batch).await?;
-        for (order, answer) in &mut cancels {
+        let mut seen = HashSet::new();
+        for (order, key, answer) in &mut cancels {
             if advanced.known.contains(order) {
-                **answer = Answer::Cancelled;
+                let is_replayed = key.is_some_and(|key| {
+                    !seen.insert(key) || holders.get(key).is_some_and(|holder| !holder.is_fresh)
+                });
+                **answer = Answer::Cancelled { is_replayed };
             }
         }
         Ok(advanced)
@@ -368,7 +395,7 @@ fn decide(
         }
         let id = id.context("an order without an id")?;
         let placed = holder.map_or(Ok(id), |holder| holder.id.try_into())?;
-        *answer = Answer::Placed(placed);
+        *answer = Answer::Placed { order: placed, is_replayed: placed != id };
         if placed == id {
             let traceparent = placement.traceparent.clone();
             new.push(NewOrder { order: placement.order(id), traceparent });

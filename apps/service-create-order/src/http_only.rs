@@ -25,7 +25,9 @@ pub fn main() -> anyhow::Result<ExitCode> {
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let lifecycle = Lifecycle::new(config.service.shutdown.timeout);
     let (group, batches) = group_commit(desk::QUEUE, desk::BATCH);
-    let api = api::Api::new(&config, group, Outbox::default());
+    // Nobody takes orders by the thousand here.
+    let (bulks, _) = group_commit(1, 1);
+    let api = api::Api::new(&config, group, bulks, Outbox::default());
     let http = &config.service.http;
     let listener = http::bind(http.listen).await?;
     let api = HttpService::new(api::ABOUT, api, Health::default(), http);
@@ -45,8 +47,9 @@ fn answer(next: &AtomicI64, command: &Command) -> Answer {
     match command {
         Command::Place(_) => {
             let id = next.fetch_add(1, Ordering::Relaxed);
-            OrderId::try_from(id).map_or(Answer::Undecided, Answer::Placed)
+            OrderId::try_from(id)
+                .map_or(Answer::Undecided, |order| Answer::Placed { order, is_replayed: false })
         }
-        Command::Cancel { .. } => Answer::Cancelled,
+        Command::Cancel { .. } => Answer::Cancelled { is_replayed: false },
     }
 }

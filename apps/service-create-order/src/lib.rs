@@ -42,12 +42,15 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let (pool, outbox) = (service.pool.clone(), service.outbox.clone());
 
     let (group, batches) = group_commit(desk::QUEUE, desk::BATCH);
-    let api = api::Api::new(&config, group, outbox.clone());
-    let http = &config.service.http;
-    service.serve(HttpService::new(api::ABOUT, api, service.health.clone(), http)).await?;
+    let (bulk_group, bulks) = group_commit(desk::BULKS, 1);
+    let api = api::Api::new(&config, group, bulk_group, outbox.clone());
+    let http = HttpService::new(api::ABOUT, api, service.health.clone(), &config.service.http);
+    service.serve(http.large_body(api::BULK_PATH, api::BULK_BYTES)).await?;
     let keys = Keys::new("order_id", &config.idempotency);
     let desk = desk::Desk::new(pool.clone(), outbox.clone(), keys.clone());
+    let of_bulks = desk.clone();
     service.spawn(Stage::Drain, "orders", |stop| desk.serve(batches, stop));
+    service.spawn(Stage::Drain, "bulks", |stop| of_bulks.serve_bulks(bulks, stop));
 
     service.keep_database("SELECT FROM orders, outbox, consumer_offset LIMIT 0");
     let closing = closing::Closing::new(outbox.clone());

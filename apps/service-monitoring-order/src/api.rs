@@ -79,6 +79,10 @@ struct OrderStatus {
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
     initiator: Option<InitiatorName>,
+    /// When it was placed. Left out while an answer of the store's is all that was heard of it.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_at: Option<DateTime<Utc>>,
     /// When the newest of the facts came true.
     update_date: DateTime<Utc>,
     /// The node the order lies on.
@@ -92,7 +96,7 @@ impl Example for OrderStatus {
         let (placed, reserved) = (FactHeard::example(), example_of(FactName::Reserved, 1));
         Self {
             order_id: 1,
-            item_id: 1,
+            item_id: 1_000,
             seller_id: 1,
             client_id: 7,
             quantity: 1,
@@ -101,6 +105,7 @@ impl Example for OrderStatus {
             is_cancelled: false,
             reason: None,
             initiator: None,
+            created_at: Some(placed.time),
             update_date: reserved.time,
             shard: "shard1".to_owned(),
             facts: vec![placed, reserved],
@@ -122,6 +127,12 @@ fn example_of(fact: FactName, seconds: i64) -> FactHeard {
 /// How long to wait, as the document shows it.
 fn a_while() -> Option<Bounded<0, LONGEST_WAIT_MS>> {
     Bounded::new(5_000)
+}
+
+/// What to wait for, as the document shows it.
+#[expect(clippy::unnecessary_wraps, reason = "it has the parameter's type")]
+fn a_step() -> Option<StepName> {
+    Some(StepName::Shipping)
 }
 
 /// An order, as the document shows it.
@@ -274,6 +285,7 @@ impl Api {
             is_cancelled: folded.is_cancelled,
             reason: folded.cancellation.map(|end| end.reason.into()),
             initiator: folded.cancellation.map(|end| end.initiator.into()),
+            created_at: folded.placed,
             update_date: folded.updated,
             shard: self.shards.name_of(order.order_id).to_owned(),
             facts: folded.facts.into_iter().map(FactHeard::from).collect(),
@@ -307,6 +319,7 @@ impl Api {
         #[oai(example = "a_while")]
         wait_ms: Query<Option<Bounded<0, LONGEST_WAIT_MS>>>,
         /// The step to wait for; without it SHIPPING or CANCELLED, whichever comes first.
+        #[oai(example = "a_step")]
         wait_for: Query<Option<StepName>>,
         place: Data<&RequestPlace>,
     ) -> Result<Found, LookupFailure> {

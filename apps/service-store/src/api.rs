@@ -1,5 +1,6 @@
 //! The HTTP API: find and add items.
 
+use ordersaga_runtime::clock;
 use ordersaga_runtime::http::{
     About, AsciiText, Bounded, ClientAddress, Failure, Id, JsonBody, Link, LookupFailure,
     RateLimit, Shed, Text,
@@ -60,7 +61,7 @@ struct AddItem {
 impl Example for AddItem {
     fn example() -> Self {
         Self {
-            seller_id: an_id(),
+            seller_id: id(1),
             price: Bounded::new(129_900).expect("it is not negative"),
             name: Text::new("Kettle, 1.7 l").expect("it is legible"),
             quantity: Bounded::new(1_000).expect("it is few"),
@@ -68,9 +69,13 @@ impl Example for AddItem {
     }
 }
 
-/// An id that a fresh store has, as the document shows it.
-fn an_id() -> Id {
-    Id::new(1).expect("ids are positive")
+/// The item that a fresh store has for examples.
+fn an_item() -> Id {
+    id(1_000)
+}
+
+fn id(number: i64) -> Id {
+    Id::new(number).expect("ids are positive")
 }
 
 /// Units of an item.
@@ -104,6 +109,9 @@ enum Added {
         /// Where the item is.
         #[oai(header = "Location")]
         String,
+        /// That the item was added by an earlier request under this key, and not by this one.
+        #[oai(header = "Idempotent-Replayed")]
+        Option<bool>,
     ),
 }
 
@@ -137,7 +145,7 @@ impl Api {
     async fn find(
         &self,
         /// The item to find.
-        #[oai(example = "an_id")]
+        #[oai(example = "an_item")]
         item_id: Query<Id>,
     ) -> Result<Found, LookupFailure> {
         let found = self.items.find(item_id.0.into()).await.map_err(Failure::unavailable)?;
@@ -172,6 +180,7 @@ impl Api {
             name: name.into_string(),
             quantity: quantity.get(),
             key: idempotency_key.0.map(AsciiText::into_string),
+            time: clock::now(),
         };
         let added = self.items.add(&new).await.map_err(|error| {
             if error.is::<Unconfirmed>() || error.is::<NoAnswer>() {
@@ -180,8 +189,8 @@ impl Api {
                 Failure::unavailable(error)
             }
         })?;
-        let item_id = match added {
-            db::Added::Item(item_id) => item_id,
+        let (item_id, is_replayed) = match added {
+            db::Added::Item { item, is_replayed } => (item, is_replayed),
             db::Added::KeyReused => return Err(Failure::key_reused()),
             db::Added::KeysFull => return Err(Failure::shed(Shed::Keys)),
             db::Added::ItemsFull => return Err(Failure::shed(Shed::Rows)),
@@ -189,6 +198,7 @@ impl Api {
         Ok(Added::Added(
             JsonBody(ItemAdded { item_id: item_id.get() }),
             format!("/api/v1/items/find?item_id={item_id}"),
+            is_replayed.then_some(true),
         ))
     }
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{ItemId, Order, Reason, SellerId};
+use ordersaga_runtime::crash;
 use ordersaga_runtime::idempotency::{Claim, Keys};
 use ordersaga_runtime::postgres::{self, Lease};
 use ordersaga_runtime::rows::Rows;
-use ordersaga_runtime::{clock, crash};
 use ordersaga_saga::stock::{Ledger, Reservation, Stock};
 use sqlx::migrate::Migrator;
 use sqlx::types::Json;
@@ -141,6 +141,8 @@ pub(crate) struct NewItem {
     pub(crate) quantity: i64,
     /// The request's `Idempotency-Key`.
     pub(crate) key: Option<String>,
+    /// When it was asked for.
+    pub(crate) time: DateTime<Utc>,
 }
 
 impl NewItem {
@@ -154,8 +156,8 @@ impl NewItem {
 /// What adding an item came to.
 #[derive(Clone, Copy)]
 pub(crate) enum Added {
-    /// This item was added, now or by an earlier request under the same key.
-    Item(ItemId),
+    /// This item was added: now, or by an earlier request under the same key.
+    Item { item: ItemId, is_replayed: bool },
     /// The key was used for another request.
     KeyReused,
     /// The key is new, and as many are remembered as may be.
@@ -166,8 +168,10 @@ pub(crate) enum Added {
 
 impl Added {
     fn of(holder: &Claim, new: &NewItem) -> anyhow::Result<Self> {
-        let is_same = holder.is_for(&new.request());
-        Ok(if is_same { Self::Item(holder.id.try_into()?) } else { Self::KeyReused })
+        if !holder.is_for(&new.request()) {
+            return Ok(Self::KeyReused);
+        }
+        Ok(Self::Item { item: holder.id.try_into()?, is_replayed: !holder.is_fresh })
     }
 }
 
@@ -212,7 +216,7 @@ async fn held(
     new: &NewItem,
 ) -> anyhow::Result<Option<Added>> {
     let Some(key) = &new.key else { return Ok(None) };
-    let holders = keys.claim(connection, &[], &[key], clock::now()).await?;
+    let holders = keys.claim(connection, &[], &[key], new.time).await?;
     holders.get(key).map(|holder| Added::of(holder, new)).transpose()
 }
 
@@ -227,7 +231,7 @@ async fn try_add(
     let item = insert_item(&mut transaction, new).await?;
     if let Some(key) = &new.key {
         let claim = Claim::new(key, &new.request(), item.get());
-        let holders = keys.claim(&mut transaction, &[claim], &[key], clock::now()).await?;
+        let holders = keys.claim(&mut transaction, &[claim], &[key], new.time).await?;
         let holder = holders.get(key).context("a key that nobody holds")?;
         if holder.id != item.get() {
             transaction.rollback().await?;
@@ -237,7 +241,7 @@ async fn try_add(
     crash::point("items.before_commit");
     postgres::commit(transaction).await?;
     crash::point("items.after_commit");
-    Ok(Added::Item(item))
+    Ok(Added::Item { item, is_replayed: false })
 }
 
 async fn insert_item(connection: &mut PgConnection, new: &NewItem) -> anyhow::Result<ItemId> {

@@ -65,7 +65,7 @@ impl Items {
     pub(crate) async fn add(&self, new: &NewItem) -> anyhow::Result<Added> {
         let add = || db::add_item(&self.pool, &self.keys, &self.rows, new);
         let added = within(ADD_LIMIT, postgres::repeat(&self.pool, add)).await?;
-        if let Added::Item(item) = added {
+        if let Added::Item { item, .. } = added {
             // Somebody may have asked for the id before it existed.
             self.cache.forget_absence(item).await;
         }

@@ -32,18 +32,18 @@ pub(crate) struct ItemView {
 }
 
 impl Example for ItemView {
-    /// The first item of a fresh store, when it has been ordered.
+    /// The example item of a fresh store, when it has been ordered.
     fn example() -> Self {
         let reservation = ReservationView::example();
         Self {
-            item_id: 1,
+            item_id: 1_000,
             seller_id: 1,
-            price: 1000,
-            item_name: "IPHONE 13".to_owned(),
+            price: 1_000,
+            item_name: "Example item".to_owned(),
             is_reserved: true,
             date: reservation.time,
-            quantity: 1,
-            available: 0,
+            quantity: 1_000_000_000,
+            available: 999_999_999,
             reserved: 1,
             reservations: vec![reservation],
         }

@@ -40,12 +40,15 @@ pub struct Claim {
     fingerprint: Vec<u8>,
     /// What the request made.
     pub id: i64,
+    /// Whether it was claimed just now, and not by an earlier request. One that is claimed again
+    /// at the same time, after a commit whose end was not known, still is.
+    pub is_fresh: bool,
 }
 
 impl Claim {
     /// A request, in words that tell it from any other, which makes what has this id.
     pub fn new(key: impl Into<String>, request: &str, id: i64) -> Self {
-        Self { key: key.into(), fingerprint: fingerprint(request), id }
+        Self { key: key.into(), fingerprint: fingerprint(request), id, is_fresh: true }
     }
 
     /// Whether the key is held for this request: if not, it cannot be used for it.
@@ -71,7 +74,7 @@ impl Keys {
              WHERE k.expires_at <= $5"
         );
         let holders = format!(
-            "SELECT key, fingerprint, {column} FROM idempotency_key \
+            "SELECT key, fingerprint, {column}, expires_at = $3 FROM idempotency_key \
              WHERE key = ANY($1) AND expires_at > $2"
         );
         let rows = Rows::new("idempotency_key", config.keys_limit);
@@ -97,29 +100,31 @@ impl Keys {
         if keys.is_empty() {
             return Ok(HashMap::new());
         }
+        let expires_at = now + TimeDelta::from_std(self.ttl)?;
         // In one order everywhere: two instances that claim the same keys must not deadlock.
         let claims: BTreeMap<_, _> = claims.iter().map(|claim| (&claim.key, claim)).collect();
         sqlx::query(AssertSqlSafe(self.claim.clone()))
             .bind(claims.keys().map(|key| key.as_str()).collect::<Vec<_>>())
             .bind(claims.values().map(|claim| claim.fingerprint.clone()).collect::<Vec<_>>())
             .bind(claims.values().map(|claim| claim.id).collect::<Vec<_>>())
-            .bind(now + TimeDelta::from_std(self.ttl)?)
+            .bind(expires_at)
             .bind(now)
             .execute(&mut *connection)
             .await
             .context("claiming idempotency keys")?;
         // A statement of its own: it sees the holder whose commit the first one waited for.
-        let holders: Vec<(String, Vec<u8>, i64)> =
+        let holders: Vec<(String, Vec<u8>, i64, bool)> =
             sqlx::query_as(AssertSqlSafe(self.holders.clone()))
                 .bind(keys)
                 .bind(now)
+                .bind(expires_at)
                 .fetch_all(connection)
                 .await
                 .context("reading idempotency keys")?;
-        let holders = holders.into_iter();
-        Ok(holders
-            .map(|(key, fingerprint, id)| (key.clone(), Claim { key, fingerprint, id }))
-            .collect())
+        let claims = holders.into_iter().map(|(key, fingerprint, id, is_fresh)| {
+            (key.clone(), Claim { key, fingerprint, id, is_fresh })
+        });
+        Ok(claims.collect())
     }
 
     /// Forgets keys whose time is over, and counts the others, until stopped. A failed look is made

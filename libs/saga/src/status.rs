@@ -42,6 +42,8 @@ pub struct Status {
     /// Who ended it and why. Of several who did, the one that comes first in
     /// [`Initiator`](ordersaga_contract::Initiator): the client's word stands above the machine's.
     pub cancellation: Option<Cancellation>,
+    /// When it was placed, if that was heard.
+    pub placed: Option<DateTime<Utc>>,
     /// Time of the newest fact.
     pub updated: DateTime<Utc>,
     /// Each fact once, by its time.
@@ -65,6 +67,7 @@ pub fn fold(heard: impl IntoIterator<Item = Heard>) -> Option<Status> {
     let is_cancelled = set.keys().any(|fact| fact.initiator().is_some());
     let reserved = set.contains_key(&Fact::Reserved);
     let released = set.contains_key(&Fact::Released);
+    let placed = set.get(&Fact::Placed).map(|heard| heard.time);
     let mut facts: Vec<_> = set.into_values().collect();
     facts.sort_by_key(|heard| (heard.time, heard.fact));
     Some(Status {
@@ -76,6 +79,7 @@ pub fn fold(heard: impl IntoIterator<Item = Heard>) -> Option<Status> {
         is_reserved: reserved && !released && !is_cancelled,
         is_cancelled,
         cancellation,
+        placed,
         updated,
         facts,
     })

@@ -217,7 +217,7 @@ async fn nothing_written(bed: &Bed) -> Result<()> {
         (Cluster::CreateOrder, "SELECT count(*) FROM orders", 0),
         (Cluster::CreateOrder, "SELECT count(*) FROM outbox", 0),
         (Cluster::CreateOrder, "SELECT count(*) FROM idempotency_key", 0),
-        (Cluster::Store, "SELECT count(*) FROM item", 3),
+        (Cluster::Store, "SELECT count(*) FROM item", 4),
         (Cluster::Store, "SELECT count(*) FROM reservation", 0),
     ] {
         ensure!(bed.number(cluster, query).await? == count, "{cluster}: {query}");

@@ -14,6 +14,7 @@ use crate::bed::{Bed, LOOK, WITHIN};
 
 /// The endpoints.
 pub(crate) const CREATE: &str = "/api/v1/orders/create";
+pub(crate) const CREATE_MANY: &str = "/api/v1/orders/create-many";
 pub(crate) const CANCEL: &str = "/api/v1/orders/cancel";
 pub(crate) const STATUS: &str = "/api/v1/status";
 pub(crate) const FIND: &str = "/api/v1/items/find";
@@ -127,6 +128,21 @@ impl Bed {
         let order = answer.expect(201)?["order_id"].as_i64().context("no order_id")?;
         self.note(|book| book.acknowledged(Some(key), order));
         Ok(order)
+    }
+
+    /// Places many orders together, under keys or not: the answer to each.
+    pub(crate) async fn place_many(&self, orders: &[Value]) -> Result<Vec<Value>> {
+        let body = json!({"orders": orders});
+        let url = format!("{}{CREATE_MANY}", self.url(Service::CreateOrder));
+        let answer = self.retry(|| Ok(self.http.post(&url).json(&body))).await?;
+        let answers = answer.expect(200)?["orders"].as_array().cloned().context("no orders")?;
+        ensure!(answers.len() == orders.len(), "{answers:?}");
+        for (order, answer) in orders.iter().zip(&answers) {
+            if let Some(id) = answer["order_id"].as_i64() {
+                self.note(|book| book.acknowledged(order["idempotency_key"].as_str(), id));
+            }
+        }
+        Ok(answers)
     }
 
     /// Cancels an order, again and again until there is an answer.

@@ -116,8 +116,8 @@ async fn survives_a_kill(bed: &Bed, service: Service) -> Result<()> {
     ensure!(bed.number(Cluster::CreateOrder, orders).await? == 1_000, "one order for each client");
     let clients = "SELECT count(DISTINCT client_id) FROM orders";
     ensure!(bed.number(Cluster::CreateOrder, clients).await? == 1_000, "one client for each order");
-    let held = "SELECT reserved FROM item ORDER BY item_id DESC LIMIT 1";
-    ensure!(bed.number(Cluster::Store, held).await? == i64::from(STOCK), "all stock is sold");
+    let held = bed.item(item).await?;
+    ensure!(held["reserved"] == STOCK, "all stock is sold: {held}");
     Ok(())
 }
 

@@ -155,7 +155,7 @@ fn sessions_that_are_ended_are_replaced_without_a_client_noticing() -> Result<()
         let (before, after) = (before.context("rounds")?, since(bed).await?);
         ensure!(before == after, "a database counted as gone: {before:?} {after:?}");
         let added = "SELECT count(*) FROM item";
-        ensure!(bed.number(Cluster::Store, added).await? == 3 + 1 + 3 * 15, "none twice");
+        ensure!(bed.number(Cluster::Store, added).await? == 4 + 1 + 3 * 15, "none twice");
         invariants::hold(bed).await
     }))
 }

@@ -11,7 +11,7 @@ use ordersaga_devstack::{Cluster, Service, binary, free_port};
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, Plan, WITHIN, block_on, saga, until};
-use crate::client::{ADD, Answer, CANCEL, CREATE, FIND, STATUS, order_for};
+use crate::client::{ADD, Answer, CANCEL, CREATE, CREATE_MANY, FIND, STATUS, order_for};
 use crate::invariants;
 
 #[test]
@@ -38,7 +38,7 @@ fn the_specification_is_one_and_the_same_everywhere() -> Result<()> {
             let paths: BTreeSet<_> =
                 spec["paths"].as_object().into_iter().flat_map(|paths| paths.keys()).collect();
             let expected: &[&str] = match service {
-                Service::CreateOrder => &[CANCEL, CREATE],
+                Service::CreateOrder => &[CANCEL, CREATE, CREATE_MANY],
                 Service::Monitoring => &[STATUS],
                 Service::Store => &[ADD, FIND],
             };
@@ -202,6 +202,11 @@ fn a_long_poll_waits_for_the_step_it_names() -> Result<()> {
     })
 }
 
+/// Whether an answer says that it is that of an earlier request.
+fn is_replayed(answer: &Answer) -> bool {
+    answer.header("idempotent-replayed") == Some("true")
+}
+
 async fn create_with_key(bed: &Bed, key: &str, item: i64) -> Result<Answer> {
     let request = bed.http.post(format!("{}{CREATE}", bed.url(Service::CreateOrder)));
     bed.send(request.header("Idempotency-Key", key).json(&order_for(item))).await
@@ -215,6 +220,7 @@ fn an_idempotency_key_stands_for_one_order() -> Result<()> {
         let again = create_with_key(bed, "a", 1).await?;
         ensure!(again.expect(201)? == order, "{again:?}");
         ensure!(again.header("location") == first.header("location"), "{again:?}");
+        ensure!(!is_replayed(&first) && is_replayed(&again), "{first:?} {again:?}");
         let other = create_with_key(bed, "a", 2).await?;
         other.is_problem(422, "idempotency-key-reused", Some("Idempotency-Key"))?;
         ensure!(create_with_key(bed, "b", 1).await?.expect(201)? != order, "another key");
@@ -247,7 +253,11 @@ fn an_idempotency_key_stands_for_one_cancellation() -> Result<()> {
         let (order, other) = (bed.place(&order_for(1)).await?, bed.place(&order_for(2)).await?);
         let first = cancel_with_key(bed, &base, "a", order).await?;
         let cancelled = first.expect(202)?;
-        ensure!(cancel_with_key(bed, &base, "a", order).await?.expect(202)? == cancelled);
+        let again = cancel_with_key(bed, &base, "a", order).await?;
+        ensure!(again.expect(202)? == cancelled, "{again:?}");
+        ensure!(!is_replayed(&first) && is_replayed(&again), "{first:?} {again:?}");
+        let anew = cancel_with_key(bed, &base, "another", order).await?;
+        ensure!(anew.expect(202)? == cancelled && !is_replayed(&anew), "{anew:?}");
         reused(cancel_with_key(bed, &base, "a", other).await?)?;
         reused(create_with_key(bed, "a", 1).await?)?;
         create_with_key(bed, "b", 2).await?.expect(201)?;
@@ -340,9 +350,10 @@ fn of_concurrent_requests_with_one_key_one_kind_is_done_by_all_instances() -> Re
                     anyhow::Ok((kind, answer))
                 }
             });
-            let mut done = BTreeSet::new();
+            let (mut done, mut firsts) = (BTreeSet::new(), 0);
             for answer in join_all(requests).await {
                 let (kind, answer) = answer?;
+                firsts += i32::from(answer.status < 300 && !is_replayed(&answer));
                 if answer.status == 422 {
                     let field = Some("Idempotency-Key");
                     answer.is_problem(422, "idempotency-key-reused", field)?;
@@ -351,7 +362,7 @@ fn of_concurrent_requests_with_one_key_one_kind_is_done_by_all_instances() -> Re
                     done.insert((kind, body["order_id"].as_i64()));
                 }
             }
-            ensure!(done.len() == 1, "{key}: {done:?}");
+            ensure!(done.len() == 1 && firsts == 1, "{key}: {done:?}, {firsts} first answers");
         }
         let keys = "SELECT count(*) FROM idempotency_key";
         ensure!(bed.number(Cluster::CreateOrder, keys).await? == 5);
@@ -368,7 +379,7 @@ async fn add_with_key(bed: &Bed, base: &str, key: &str, name: &str) -> Result<An
 }
 
 /// Items beside those of a fresh store.
-const ADDED: &str = "SELECT count(*) FROM item WHERE item_id > 3";
+const ADDED: &str = "SELECT count(*) FROM item WHERE item_id NOT IN (1, 2, 3, 1000)";
 
 #[test]
 fn an_idempotency_key_stands_for_one_item() -> Result<()> {
@@ -379,6 +390,7 @@ fn an_idempotency_key_stands_for_one_item() -> Result<()> {
         let again = add_with_key(bed, &base, "a", "apple").await?;
         ensure!(again.expect(201)? == item, "{again:?}");
         ensure!(again.header("location") == first.header("location"), "{again:?}");
+        ensure!(!is_replayed(&first) && is_replayed(&again), "{first:?} {again:?}");
         let other = add_with_key(bed, &base, "a", "pear").await?;
         other.is_problem(422, "idempotency-key-reused", Some("Idempotency-Key"))?;
         ensure!(add_with_key(bed, &base, "b", "apple").await?.expect(201)? != item);
@@ -407,9 +419,10 @@ fn of_concurrent_requests_with_one_key_one_item_is_added_by_all_instances() -> R
                 let (base, key) = (&bases[number % 2], &key);
                 async move { anyhow::Ok((name, add_with_key(bed, base, key, name).await?)) }
             });
-            let mut added = BTreeSet::new();
+            let (mut added, mut firsts) = (BTreeSet::new(), 0);
             for answer in join_all(requests).await {
                 let (name, answer) = answer?;
+                firsts += i32::from(answer.status < 300 && !is_replayed(&answer));
                 if answer.status == 422 {
                     let field = Some("Idempotency-Key");
                     answer.is_problem(422, "idempotency-key-reused", field)?;
@@ -417,7 +430,7 @@ fn of_concurrent_requests_with_one_key_one_item_is_added_by_all_instances() -> R
                     added.insert((name, answer.expect(201)?["item_id"].as_i64()));
                 }
             }
-            ensure!(added.len() == 1, "{key}: {added:?}");
+            ensure!(added.len() == 1 && firsts == 1, "{key}: {added:?}, {firsts} first answers");
         }
         ensure!(bed.number(Cluster::Store, ADDED).await? == 5);
         second.terminate().await?;

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod bed;
+mod bulk;
 mod cache;
 mod capacity;
 mod client;

@@ -191,12 +191,12 @@ fn with_too_many_keys_only_requests_under_new_ones_are_refused() -> Result<()> {
 
 #[test]
 fn with_too_many_items_no_more_are_added() -> Result<()> {
-    // Three are there from the beginning.
-    let plan = Plan::default().set(Service::Store, "ITEMS_LIMIT", "5");
+    // Four are there from the beginning.
+    let plan = Plan::default().set(Service::Store, "ITEMS_LIMIT", "6");
     block_on(plan.run(async |bed| {
         let item = under_key(bed, Service::Store, ADD, "a").await?.expect(201)?;
         bed.add_item(1).await?;
-        rows(bed, Service::Store, "item", 5).await?;
+        rows(bed, Service::Store, "item", 6).await?;
         for key in ["b", "c"] {
             has_no_room(&under_key(bed, Service::Store, ADD, key).await?)?;
         }
@@ -205,7 +205,7 @@ fn with_too_many_items_no_more_are_added() -> Result<()> {
         ensure!(bed.metric(Service::Store, series).await? == 2);
         let order = bed.place(&order_for(1)).await?;
         bed.reaches(order, "SHIPPING").await?;
-        ensure!(bed.number(Cluster::Store, "SELECT count(*) FROM item").await? == 5);
+        ensure!(bed.number(Cluster::Store, "SELECT count(*) FROM item").await? == 6);
         invariants::hold(bed).await
     }))
 }

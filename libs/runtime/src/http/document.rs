@@ -108,27 +108,13 @@ impl<A: OpenApi> OpenApi for Documented<A> {
 fn leave_out_impossible(operation: &mut MetaOperation) {
     let has_body = operation.request.is_some();
     let idempotent =
-        operation.params.iter().any(|param| param.name.eq_ignore_ascii_case("idempotency-key"));
-    operation.responses.responses.retain_mut(|response| match response.status {
+        operation.params.iter().any(|param| param.name.eq_ignore_ascii_case(IDEMPOTENCY_KEY));
+    operation.responses.responses.retain(|response| match response.status {
         Some(403) => operation.method != Method::GET,
         Some(408 | 413 | 415) => has_body,
-        Some(422) => {
-            response.description = unprocessable(has_body, idempotent);
-            has_body || idempotent
-        }
+        Some(422) => has_body || idempotent,
         _ => true,
     });
-}
-
-fn unprocessable(has_body: bool, idempotent: bool) -> &'static str {
-    match (has_body, idempotent) {
-        (true, true) => {
-            "The body was read and is wrong: invalid-field; or the key belongs to \
-                         another request: idempotency-key-reused"
-        }
-        (false, true) => "The key belongs to another request: idempotency-key-reused",
-        (_, false) => "The body was read and is wrong: invalid-field",
-    }
 }
 
 type Object = Map<String, Value>;
@@ -142,20 +128,7 @@ const IDS: &str = "\n\nIds are integers from 1 to 2^63-1. `order_id` and `item_i
                    `client_id` are the client's own: a client in JavaScript keeps them below 2^53, or \
                    reads and writes JSON with a parser that keeps integers of 64 bits.";
 
-/// The names under which answers of failures are described once for all operations.
-const FAILURES: [(u16, &str); 11] = [
-    (400, "BadRequest"),
-    (403, "ForeignOrigin"),
-    (404, "NotFound"),
-    (408, "RequestTimeout"),
-    (413, "PayloadTooLarge"),
-    (415, "UnsupportedMediaType"),
-    (422, "Unprocessable"),
-    (429, "TooManyRequests"),
-    (500, "InternalError"),
-    (503, "Unavailable"),
-    (504, "Timeout"),
-];
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
 fn refine(document: &mut Value, about: &About) {
     // poem-openapi keeps to what has been so since 3.0.0.
@@ -236,14 +209,28 @@ fn close_requests(document: &mut Value) {
     let mut schemas = document["components"]["schemas"].take();
     each_object(document, &mut |object| {
         let Some(body) = object.get_mut("requestBody") else { return };
-        let reference = body["content"]["application/json"]["schema"]["$ref"].as_str();
-        let name = reference.and_then(|reference| reference.rsplit('/').next());
-        if let Some(schema) = name.and_then(|name| schemas.get_mut(name)) {
-            schema["additionalProperties"] = json!(false);
-            body["description"] = schema["description"].clone();
+        let schema = &body["content"]["application/json"]["schema"];
+        if let Some(name) = name_of_type(schema).map(str::to_owned) {
+            body["description"] = schemas[&name]["description"].clone();
+            close(&mut schemas, &name);
         }
     });
     document["components"]["schemas"] = schemas;
+}
+
+/// Closes a type and those of its lists.
+fn close(schemas: &mut Value, name: &str) {
+    schemas[name]["additionalProperties"] = json!(false);
+    let fields = schemas[name]["properties"].as_object().into_iter().flat_map(Map::values);
+    let parts: Vec<_> =
+        fields.filter_map(|field| name_of_type(&field["items"])).map(str::to_owned).collect();
+    for part in parts {
+        close(schemas, &part);
+    }
+}
+
+fn name_of_type(schema: &Value) -> Option<&str> {
+    schema["$ref"].as_str()?.rsplit('/').next()
 }
 
 fn name_kinds_of_problems(document: &mut Value) {
@@ -255,7 +242,8 @@ fn name_kinds_of_problems(document: &mut Value) {
         schemas["ProblemType"] = json!({
             "type": "string",
             "description": "What kind of problem it is. A kind never changes its meaning; there may \
-                            be more of them.",
+                            be more of them. The service describes each at /problems/ and the last \
+                            part of its name, as /problems/not-found.",
             "enum": ProblemType::ALL.map(ProblemType::uri),
             "x-enum-varnames":
                 ProblemType::ALL.map(|kind| kind.slug().replace('-', "_").to_uppercase()),
@@ -295,18 +283,24 @@ fn refine_schema(schema: &mut Object) {
 /// kind.
 fn describe_answers(document: &mut Value) {
     let (mut shared, mut examples) = (Object::new(), Object::new());
-    each_object(document, &mut |object| {
-        let answers = object.get_mut("responses").and_then(Value::as_object_mut);
+    each_object(document, &mut |operation| {
+        let wrong = what_can_be_wrong(operation);
+        let answers = operation.get_mut("responses").and_then(Value::as_object_mut);
         for (status, answer) in answers.into_iter().flatten() {
             let Some(answer) = answer.as_object_mut() else { continue };
             describe_headers(answer);
-            let failure = FAILURES.iter().find(|(failure, _)| failure.to_string() == *status);
-            if let Some((status, name)) = failure {
-                let name = share_failure(*status, name, answer, &mut examples);
-                let reference = format!("#/components/responses/{name}");
-                shared.insert(name, std::mem::take(answer).into());
-                answer.insert("$ref".to_owned(), reference.into());
-            }
+            let Some(status) = status.parse::<u16>().ok().filter(|status| *status >= 400) else {
+                continue;
+            };
+            let kinds = ProblemType::ALL
+                .into_iter()
+                .filter(|kind| kind.status() == status && (status != 422 || wrong.contains(kind)));
+            let kinds: Vec<_> = kinds.collect();
+            let name = name_of_failure(&kinds);
+            describe_failure(answer, &kinds, &mut examples);
+            let reference = format!("#/components/responses/{name}");
+            shared.insert(name, std::mem::take(answer).into());
+            answer.insert("$ref".to_owned(), reference.into());
         }
     });
     let components = &mut document["components"];
@@ -319,11 +313,28 @@ fn describe_answers(document: &mut Value) {
     }});
 }
 
-/// The name of a failure's answer, which gets its examples.
-fn share_failure(status: u16, name: &str, answer: &mut Object, examples: &mut Object) -> String {
-    let description = answer.get("description").and_then(Value::as_str).unwrap_or_default();
-    let kinds = ProblemType::ALL.into_iter().filter(|kind| names(description, *kind));
-    let kinds: Vec<_> = kinds.filter(|kind| kind.status() == status).collect();
+/// What can be wrong with a request that was read.
+fn what_can_be_wrong(operation: &Object) -> Vec<ProblemType> {
+    let parameters = operation.get("parameters").and_then(Value::as_array);
+    let idempotent = parameters.is_some_and(|parameters| {
+        parameters.iter().any(|parameter| parameter["name"] == IDEMPOTENCY_KEY)
+    });
+    let field = operation.contains_key("requestBody").then_some(ProblemType::InvalidField);
+    let key = idempotent.then_some(ProblemType::IdempotencyKeyReused);
+    field.into_iter().chain(key).collect()
+}
+
+/// The name under which an answer is described once for all operations that may give it.
+fn name_of_failure(kinds: &[ProblemType]) -> String {
+    let names = kinds.iter().map(|kind| format!("{kind:?}"));
+    names.collect::<Vec<_>>().join("Or")
+}
+
+/// Says of a failure which kinds it may be, each with an example.
+fn describe_failure(answer: &mut Object, kinds: &[ProblemType], examples: &mut Object) {
+    let meanings = kinds.iter().map(|kind| format!("`{}`: {}", kind.slug(), kind.meaning()));
+    let description = meanings.collect::<Vec<_>>().join(" ");
+    answer.insert("description".to_owned(), description.into());
     let references = kinds.iter().map(|kind| {
         let slug = kind.slug();
         let example = json!({
@@ -338,22 +349,16 @@ fn share_failure(status: u16, name: &str, answer: &mut Object, examples: &mut Ob
     if let Some(content) = answer.get_mut("content") {
         content[CONTENT_TYPE]["examples"] = references.into();
     }
-    // Without a body no field can be wrong.
-    let is_key = kinds == [ProblemType::IdempotencyKeyReused];
-    if is_key { "KeyReused" } else { name }.to_owned()
-}
-
-/// Whether a description names a kind.
-fn names(description: &str, kind: ProblemType) -> bool {
-    description.split([' ', ',', ';', ':']).any(|word| word == kind.slug())
 }
 
 fn describe_headers(answer: &mut Object) {
     let mut headers = Object::new();
     if let Some(Value::Object(own)) = answer.remove("headers") {
         for (name, mut header) in own {
-            if header["schema"]["type"] == "integer" {
-                header["schema"]["example"] = json!(1);
+            match header["schema"]["type"].as_str() {
+                Some("integer") => header["schema"]["example"] = json!(1),
+                Some("boolean") => header["schema"]["example"] = json!(true),
+                _ => {}
             }
             headers.insert(in_title_case(&name), header);
         }

@@ -1,19 +1,19 @@
 //! JSON bodies, from bytes straight to the type and back.
 
 use poem::{
-    Body, IntoResponse, Request, RequestBody, Response, Result,
+    IntoResponse, Request, RequestBody, Response, Result,
     http::{HeaderValue, header},
 };
 use poem_openapi::{
     ApiResponse, impl_apirequest_for_payload,
     payload::{ParsePayload, Payload},
     registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchemaRef, Registry},
-    types::{IsObjectType, Type},
+    types::{Example, IsObjectType, Type},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::error::Category;
 
-use super::{problem::Failure, problem_type::ProblemType};
+use super::{problem::Failure, problem_type::ProblemType, wrong_fields};
 
 /// A JSON body of a request or a response, decoded and encoded by serde. The type's own validators
 /// of poem-openapi do not run: let the types of its fields keep the rules ([`super::Bounded`],
@@ -48,7 +48,12 @@ fn is_utf8(parameters: &str) -> bool {
     })
 }
 
-impl<T: IsObjectType + DeserializeOwned> ParsePayload for JsonBody<T> {
+/// The type of a request's body. Its example is one that is right.
+pub trait Body: IsObjectType + DeserializeOwned + Serialize + Example {}
+
+impl<T: IsObjectType + DeserializeOwned + Serialize + Example> Body for T {}
+
+impl<T: Body> ParsePayload for JsonBody<T> {
     const IS_REQUIRED: bool = true;
 
     async fn from_request(_: &Request, body: &mut RequestBody) -> Result<Self> {
@@ -58,7 +63,7 @@ impl<T: IsObjectType + DeserializeOwned> ParsePayload for JsonBody<T> {
     }
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+fn decode<T: Body>(bytes: &[u8]) -> Result<T, Failure> {
     let value = serde_json::from_slice(bytes).map_err(|_| explain::<T>(bytes))?;
     // serde would take an array for an object, its elements for the fields in order.
     if bytes.trim_ascii_start().starts_with(b"{") {
@@ -69,46 +74,25 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
 }
 
 /// Decodes once more, this time watching where: only bad requests pay for knowing the place.
-fn explain<T: DeserializeOwned>(bytes: &[u8]) -> Failure {
+fn explain<T: Body>(bytes: &[u8]) -> Failure {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut deserializer) else {
         let detail = "there is something after the JSON value";
         return Failure::new(ProblemType::BadRequest, detail);
     };
-    let path = error.path().to_string();
-    let error = error.into_inner();
-    let text = error.to_string();
-    if error.classify() != Category::Data {
-        let detail = if bytes.is_empty() { "a body is expected".to_owned() } else { text };
-        return Failure::new(ProblemType::BadRequest, format!("malformed JSON: {detail}"));
+    if error.inner().classify() == Category::Data {
+        return wrong_fields::explain::<T>(bytes, &error);
     }
-    let detail = text.rsplit_once(" at line ").map_or(&*text, |(detail, _)| detail).to_owned();
-    match field(&path, &detail) {
-        Some(field) => Failure::invalid_field(field, detail),
-        None => Failure::new(ProblemType::InvalidField, detail),
-    }
-}
-
-/// The culprit: serde names a missing, unknown or repeated field in its text, as `name`.
-fn field(path: &str, detail: &str) -> Option<String> {
-    let named = ["missing field `", "unknown field `", "duplicate field `"]
-        .iter()
-        .find_map(|start| detail.strip_prefix(start)?.split_once('`'))
-        .map(|(name, _)| name);
-    let within = Some(path).filter(|path| *path != ".");
-    match (within, named) {
-        (Some(path), Some(name)) if path != name && !path.ends_with(&format!(".{name}")) => {
-            Some(format!("{path}.{name}"))
-        }
-        (path, name) => path.or(name).map(str::to_owned),
-    }
+    let text = error.into_inner().to_string();
+    let detail = if bytes.is_empty() { "a body is expected".to_owned() } else { text };
+    Failure::new(ProblemType::BadRequest, format!("malformed JSON: {detail}"))
 }
 
 impl<T: Serialize + Send> IntoResponse for JsonBody<T> {
     fn into_response(self) -> Response {
         match serde_json::to_vec(&self.0) {
             Ok(json) => {
-                let mut response = Response::from(Body::from_vec(json));
+                let mut response = Response::from(poem::Body::from_vec(json));
                 response
                     .headers_mut()
                     .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -140,7 +124,7 @@ impl<T: Type + Serialize> ApiResponse for JsonBody<T> {
     }
 }
 
-impl_apirequest_for_payload!(JsonBody<T>, T: IsObjectType + DeserializeOwned);
+impl_apirequest_for_payload!(JsonBody<T>, T: Body);
 
 #[cfg(test)]
 mod tests {
@@ -150,13 +134,14 @@ mod tests {
     use super::*;
     use crate::http::{Bounded, Id, Problem, Text};
 
-    #[derive(Object, Deserialize, Debug)]
+    #[derive(Object, Serialize, Deserialize, Debug)]
     #[serde(deny_unknown_fields)]
     struct Line {
         quantity: Bounded<1, 1000>,
     }
 
-    #[derive(Object, Deserialize, Debug)]
+    #[derive(Object, Serialize, Deserialize, Debug)]
+    #[oai(example)]
     #[serde(deny_unknown_fields)]
     struct Basket {
         client_id: Id,
@@ -164,10 +149,22 @@ mod tests {
         lines: Vec<Line>,
     }
 
+    impl Example for Basket {
+        fn example() -> Self {
+            let line = Line { quantity: Bounded::new(1).unwrap() };
+            let client_id = Id::new(1).unwrap();
+            Self { client_id, name: Text::new("a").unwrap(), lines: vec![line] }
+        }
+    }
+
+    fn problem(json: &str) -> Problem {
+        let failure = decode::<Basket>(json.as_bytes()).expect_err(json);
+        serde_json::from_str(&failure_json(failure)).unwrap()
+    }
+
     #[track_caller]
     fn fails(json: &str, kind: ProblemType, field: Option<&str>) {
-        let failure = decode::<Basket>(json.as_bytes()).expect_err(json);
-        let problem: Problem = serde_json::from_str(&failure_json(failure)).unwrap();
+        let problem = problem(json);
         assert_eq!(problem.kind, kind.uri(), "{json}: {}", problem.detail);
         assert_eq!(problem.field.as_deref(), field, "{json}: {}", problem.detail);
     }
@@ -198,6 +195,32 @@ mod tests {
         invalid("[]", None);
         invalid(r#"[1,"a",[]]"#, None);
         invalid("null", None);
+    }
+
+    #[test]
+    fn all_wrong_fields_are_named() {
+        for (json, fields) in [
+            (r#"{"client_id":0,"name":"","lines":7}"#, "client_id name lines"),
+            (r#"{"x":1,"y":1}"#, "x y client_id name lines"),
+            (
+                r#"{"lines":[{"quantity":0},{"quantity":1},{"z":1},7],"client_id":1}"#,
+                "lines[0].quantity lines[2].z lines[2].quantity lines[3] name",
+            ),
+            (r#"{"client_id":1,"client_id":1,"name":""}"#, "client_id name lines"),
+            ("[]", ""),
+        ] {
+            let problem = problem(json);
+            let errors = problem.errors.unwrap_or_default();
+            let named: Vec<_> = errors.iter().map(|error| &*error.field).collect();
+            assert_eq!(named.join(" "), fields, "{json}");
+            let first = errors.first().map(|error| (&error.field, &error.detail));
+            assert_eq!(first, problem.field.as_ref().map(|field| (field, &problem.detail)));
+        }
+        let lines = r#"{"quantity":0},"#.repeat(500) + r#"{"quantity":1}"#;
+        let many = problem(&format!(r#"{{"client_id":1,"name":"a","lines":[{lines}]}}"#));
+        assert_eq!(many.errors.unwrap().len(), 20);
+        let long = problem(&format!(r#"{{"{}":1}}"#, "x".repeat(9_000)));
+        assert!(serde_json::to_string(&long).unwrap().len() < 3_000);
     }
 
     #[test]

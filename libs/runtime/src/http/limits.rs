@@ -15,6 +15,8 @@ use crate::config::HttpConfig;
 
 /// Requests for `/metrics` at the same time.
 const PAGES: usize = 64;
+/// Requests with a large body at the same time.
+const LARGE_BODIES: usize = 16;
 /// Answers that may be on their way to clients that are slow to read them, or do not.
 const SLOW_ANSWERS: usize = 1_024;
 /// Of so few an address may have all.
@@ -33,9 +35,11 @@ pub(super) enum Kind {
     LongPoll,
     /// Requests that wait for `/metrics`.
     Page,
+    /// Requests that may have a large body, from their head to the begin of their answer.
+    LargeBody,
 }
 
-const KINDS: usize = 5;
+const KINDS: usize = 6;
 
 /// What each kind has, by [`Kind`].
 #[derive(Debug, Default)]
@@ -78,7 +82,8 @@ impl Limits {
     /// The limits of a configuration.
     pub(super) fn new(config: &HttpConfig) -> Arc<Self> {
         let answers = 2 * config.concurrency + config.long_polls + PAGES + SLOW_ANSWERS;
-        let most = [answers, config.concurrency, config.concurrency, config.long_polls, PAGES];
+        let (requests, bodies) = (config.concurrency, config.concurrency);
+        let most = [answers, requests, bodies, config.long_polls, PAGES, LARGE_BODIES];
         let share = most.map(|most| share_of(most, config.address_share));
         Arc::new(Self { most, share, taken: Counts::default() })
     }

@@ -3,7 +3,7 @@
 //!
 //! The rules for bad input: what cannot be read as a request of the operation is 400 (malformed
 //! JSON; a query or header parameter that is missing, unknown, repeated or wrong); JSON that can be
-//! read but has a wrong, missing, unknown or repeated field is 422. Either names the culprit.
+//! read but has wrong, missing, unknown or repeated fields is 422. Either says which.
 
 mod body;
 mod connections;
@@ -16,6 +16,7 @@ mod metrics;
 mod operation;
 mod origin;
 mod problem;
+mod problem_pages;
 mod problem_type;
 mod rate;
 mod request_id;
@@ -23,6 +24,7 @@ mod server;
 mod service;
 mod stream;
 mod values;
+mod wrong_fields;
 
 #[cfg(test)]
 mod tests;
@@ -31,7 +33,7 @@ pub use document::{About, Link, print_spec, spec};
 pub use json::JsonBody;
 pub use limits::RequestPlace;
 pub use metrics::Shed;
-pub use problem::{Failure, LookupFailure, Problem};
+pub use problem::{Failure, FieldError, LookupFailure, Problem};
 pub use problem_type::ProblemType;
 pub use rate::{ClientAddress, RateLimit};
 pub use server::{Listener, bind, serve, serve_admin};

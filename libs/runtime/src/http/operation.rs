@@ -39,6 +39,8 @@ pub(super) struct Declared {
 pub(super) struct Rules {
     pub(super) limits: Arc<Limits>,
     pub(super) body_bytes: usize,
+    /// What its bodies may have instead.
+    pub(super) large_body: Option<usize>,
     pub(super) declared: Declared,
     pub(super) timeout: Duration,
 }
@@ -63,13 +65,17 @@ impl<E: Endpoint<Output = Response>> Operation<E> {
             return self.handle(request).await;
         };
         rules.declared.check(&request)?;
+        let connection = request.data::<Arc<Connection>>().cloned();
+        let peer = connection.as_ref().map(|connection| &connection.peer);
+        let enter_large = |_| rules.limits.enter(Kind::LargeBody, peer);
+        let _large = rules.large_body.map(enter_large).transpose()?;
         if rules.declared.body {
-            body::receive(&mut request, rules.body_bytes, &rules.limits, rules.timeout).await?;
+            let most = rules.large_body.unwrap_or(rules.body_bytes);
+            body::receive(&mut request, most, &rules.limits, rules.timeout).await?;
         } else {
             // Kept, what it has received would count against all of its connection's requests.
             drop(request.take_body());
         }
-        let peer = request.data::<Arc<Connection>>().map(|connection| &connection.peer);
         // Taken when all of the request is there, and kept as long as it is at work.
         let place = RequestPlace::new(rules.limits.enter(Kind::Request, peer)?);
         request.set_data(place.clone());

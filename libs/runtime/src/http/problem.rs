@@ -11,14 +11,14 @@ use poem_openapi::{
     ApiResponse, Object,
     error::{ContentTypeError, ParseParamError, ParsePathError, ParseRequestPayloadError},
     registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, Registry},
-    types::Type,
+    types::{Example, Type},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
     document::REQUEST_ID,
     metrics::{self, Shed, log_sparingly},
-    problem_type::{ProblemType, description, statuses},
+    problem_type::{ProblemType, statuses},
     request_id::RequestId,
 };
 
@@ -44,9 +44,30 @@ pub struct Problem {
     /// The parameter or the field of the body that is wrong, as `item_id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
+    /// Each field of the body that is wrong, if some are; of very many the first. `field` and
+    /// `detail` are of the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors: Option<Vec<FieldError>>,
     /// The `X-Request-Id` of this request, to be quoted to support.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+}
+
+/// What is wrong with one field of a body.
+#[derive(Object, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[oai(example)]
+pub struct FieldError {
+    /// Where it is, as `item_id` or `orders[3].quantity`.
+    pub field: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+impl Example for FieldError {
+    fn example() -> Self {
+        let detail = "invalid value: integer `0`, expected a whole number from 1 to 1000";
+        Self { field: "quantity".to_owned(), detail: detail.to_owned() }
+    }
 }
 
 /// The error of an operation: all that any of them may answer but 404, for which there is
@@ -57,6 +78,7 @@ pub struct Failure {
     kind: ProblemType,
     detail: Cow<'static, str>,
     field: Option<Cow<'static, str>>,
+    errors: Vec<FieldError>,
     retry_after: Option<u32>,
     cause: Option<anyhow::Error>,
 }
@@ -65,7 +87,8 @@ impl Failure {
     /// A failure of the given kind.
     pub fn new(kind: ProblemType, detail: impl Into<Cow<'static, str>>) -> Self {
         let retry_after = ProblemType::tells_when_to_retry(kind.status()).then_some(1);
-        Self { kind, detail: detail.into(), field: None, retry_after, cause: None }
+        let detail = detail.into();
+        Self { kind, detail, field: None, errors: Vec::new(), retry_after, cause: None }
     }
 
     /// 404: the thing asked for does not exist.
@@ -81,12 +104,12 @@ impl Failure {
         Self::new(ProblemType::InvalidParameter, detail).with_field(name)
     }
 
-    /// 422: a field of the body is wrong.
-    pub fn invalid_field(
-        field: impl Into<Cow<'static, str>>,
-        detail: impl Into<Cow<'static, str>>,
-    ) -> Self {
-        Self::new(ProblemType::InvalidField, detail).with_field(field)
+    /// 422: fields of the body are wrong, at least one.
+    pub(super) fn invalid_fields(errors: Vec<FieldError>) -> Self {
+        let first = errors.first().cloned();
+        let (field, detail) = first.map(|first| (first.field, first.detail)).unzip();
+        let failure = Self::new(ProblemType::InvalidField, detail.unwrap_or_default());
+        Self { field: field.map(Cow::from), errors, ..failure }
     }
 
     /// 422: the idempotency key came with another request before.
@@ -188,13 +211,15 @@ impl Failure {
         response
     }
 
-    fn into_problem(self, request_id: Option<String>) -> Problem {
+    /// The problem as a client gets it, in an answer of its own or as part of another.
+    pub fn into_problem(self, request_id: Option<String>) -> Problem {
         Problem {
             kind: self.kind.uri(),
             title: self.kind.title().to_owned(),
             status: self.kind.status().into(),
             detail: self.detail.into_owned(),
             field: self.field.map(Cow::into_owned),
+            errors: (!self.errors.is_empty()).then_some(self.errors),
             request_id,
         }
     }
@@ -205,7 +230,9 @@ pub(super) fn example(kind: ProblemType) -> Problem {
     let failure = match kind {
         ProblemType::InvalidParameter => Failure::invalid_parameter("order_id", "it is required"),
         ProblemType::InvalidField => {
-            Failure::invalid_field("quantity", "a whole number from 1 to 1000 is expected")
+            let missing = "missing field `client_id`".to_owned();
+            let missing = FieldError { field: "client_id".to_owned(), detail: missing };
+            Failure::invalid_fields(vec![FieldError::example(), missing])
         }
         ProblemType::IdempotencyKeyReused => Failure::key_reused(),
         ProblemType::NotFound => Failure::not_found("There is no such order."),
@@ -300,7 +327,8 @@ fn response(status: u16) -> MetaResponse {
     }
     let schema = Problem::schema_ref();
     MetaResponse {
-        description: description(status),
+        // The document says what it stands for there.
+        description: "",
         status: Some(status),
         status_range: None,
         content: vec![MetaMediaType { content_type: CONTENT_TYPE, schema }],

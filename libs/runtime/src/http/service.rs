@@ -29,6 +29,7 @@ use super::{
     operation::{Declared, Operation, Rules},
     origin::{self, Origins},
     problem::Failure,
+    problem_pages,
     request_id::{self, RequestId},
 };
 use crate::{config::HttpConfig, health::Health};
@@ -41,6 +42,7 @@ pub struct HttpService<A> {
     health: Health,
     pub(super) limits: Arc<Limits>,
     long_polls: HashMap<&'static str, Duration>,
+    large_bodies: HashMap<&'static str, usize>,
 }
 
 /// The pages for operators alone.
@@ -56,13 +58,21 @@ impl<A: OpenApi + 'static> HttpService<A> {
     /// An API with the limits of the configuration.
     pub fn new(about: About, api: A, health: Health, config: &HttpConfig) -> Self {
         let limits = Limits::new(config);
-        Self { config: config.clone(), about, api, health, limits, long_polls: HashMap::new() }
+        let (long_polls, large_bodies) = (HashMap::new(), HashMap::new());
+        Self { config: config.clone(), about, api, health, limits, long_polls, large_bodies }
     }
 
     /// Lets the operations of one path take longer than others.
     #[must_use]
     pub fn long_poll(mut self, path: &'static str, timeout: Duration) -> Self {
         self.long_polls.insert(path, timeout);
+        self
+    }
+
+    /// Lets the bodies of one path have so many bytes. Only a few such requests are handled at a time.
+    #[must_use]
+    pub fn large_body(mut self, path: &'static str, bytes: usize) -> Self {
+        self.large_bodies.insert(path, bytes);
         self
     }
 
@@ -96,12 +106,13 @@ impl<A: OpenApi + 'static> HttpService<A> {
         self.api.add_routes(&mut table);
         for (path, methods) in &mut table {
             let timeout = *self.long_polls.get(path.as_str()).unwrap_or(&self.config.timeout);
+            let large_body = self.large_bodies.get(path.as_str()).copied();
             for (method, endpoint) in methods {
                 let key = (shape(path), method.clone());
                 let (route, declared) =
                     declared.remove(&key).unwrap_or_else(|| (path.clone(), Declared::default()));
                 let (limits, body_bytes) = (self.limits.clone(), self.config.body_limit_bytes);
-                let rules = Rules { limits, body_bytes, declared, timeout };
+                let rules = Rules { limits, body_bytes, large_body, declared, timeout };
                 let inner =
                     std::mem::replace(endpoint, make_sync(|_| ()).map_to_response().boxed());
                 *endpoint = Operation::new(inner, method, &route, Some(rules)).boxed();
@@ -169,6 +180,9 @@ fn add_pages(table: &mut Table, spec: &str) {
     add_page(table, "/docs", to_docs());
     for path in ["/docs/", "/docs/*path"] {
         add_page(table, path, fallible(docs::page));
+    }
+    for path in ["/problems/", "/problems/:name"] {
+        add_page(table, path, fallible(problem_pages::page));
     }
     let spec = Bytes::from(spec.to_owned());
     add_page(table, "/openapi.json", fallible(move |_| Ok(json(Body::from(spec.clone())))));

@@ -12,6 +12,7 @@ use poem::{Body, Endpoint, Request, Response, http::Method, web::Data};
 use poem_openapi::{
     ApiResponse, Object, OpenApi,
     param::{Header, Query},
+    types::Example,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,6 +28,7 @@ use super::*;
 use crate::{config::HttpConfig, health::Health};
 
 #[derive(Object, Serialize, Deserialize, Clone)]
+#[oai(example)]
 #[serde(deny_unknown_fields)]
 struct NewOrder {
     /// The item.
@@ -34,6 +36,12 @@ struct NewOrder {
     #[serde(default = "one")]
     #[oai(default = "one")]
     quantity: Bounded<1, 1000>,
+}
+
+impl Example for NewOrder {
+    fn example() -> Self {
+        Self { item_id: Id::new(1).unwrap(), quantity: one() }
+    }
 }
 
 fn one() -> Bounded<1, 1000> {

@@ -47,6 +47,22 @@ async fn the_pages_of_every_service() {
 }
 
 #[tokio::test]
+async fn each_kind_of_problem_has_a_page() {
+    let endpoint = endpoint(&config());
+    let list = send(&endpoint, get("/problems/")).await;
+    assert!(list.header("content-type").unwrap().starts_with("text/html"));
+    for kind in ProblemType::ALL {
+        let path = format!("/problems/{}", kind.slug());
+        assert!(list.body.contains(&path), "{}", list.body);
+        let page = send(&endpoint, get(&path)).await;
+        assert_eq!(page.status, 200);
+        assert!(page.body.contains(&kind.uri()), "{}", page.body);
+    }
+    let unknown = send(&endpoint, get("/problems/none")).await;
+    unknown.is_problem(ProblemType::NotFound, None);
+}
+
+#[tokio::test]
 async fn metrics_are_labelled_by_pattern() {
     let endpoint = endpoint(&config());
     for uri in ["/api/orders/7/lines", "/api/orders/0/lines", "/no/such/path/at/all"] {
