@@ -80,6 +80,22 @@ impl TypedValueParser for SecretParser {
     }
 }
 
+/// Where the services are on a developer's machine.
+const LOCAL_ORIGINS: &str = "http://localhost:8000,http://localhost:8001,http://localhost:8002,\
+                             http://127.0.0.1:8000,http://127.0.0.1:8001,http://127.0.0.1:8002";
+const LOCAL_DOCUMENTS: &str = "Create order=http://localhost:8000/openapi.json,\
+                               Monitoring=http://localhost:8001/openapi.json,\
+                               Store=http://localhost:8002/openapi.json";
+
+/// A URL with what it is called; both empty for none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TitledUrl {
+    /// What it is called.
+    pub title: String,
+    /// `http` or `https`.
+    pub url: String,
+}
+
 /// The HTTP server and its limits.
 #[derive(Args, Clone, Debug)]
 pub struct HttpConfig {
@@ -132,12 +148,18 @@ pub struct HttpConfig {
     #[arg(id = "http_hosts", long = "http-hosts", env = "HTTP_HOSTS", default_value = "",
           hide_default_value = true, value_delimiter = ',', value_parser = host)]
     pub hosts: Vec<String>,
-    /// Origins of pages that may change something here, joined by commas, each a scheme and a host.
-    /// The service's own always may; a request from another is answered 403. Browsers ask for CORS
-    /// besides, which is a gateway's to answer.
-    #[arg(id = "http_origins", long = "http-origins", env = "HTTP_ORIGINS", default_value = "",
-          hide_default_value = true, value_delimiter = ',', value_parser = origin)]
+    /// Origins of pages that may read and change something here (CORS), joined by commas, each a
+    /// scheme and a host. The service's own always may; a change that another asks for is answered
+    /// 403. Those at localhost or 127.0.0.1 may only where the service is reached so as well.
+    #[arg(id = "http_origins", long = "http-origins", env = "HTTP_ORIGINS",
+          default_value = LOCAL_ORIGINS, value_delimiter = ',', value_parser = origin)]
     pub origins: Vec<String>,
+    /// Documents of other services that Swagger UI offers beside this one's, as title=URL joined by
+    /// commas; this service's title stands for itself. Those at localhost are offered only to who
+    /// reaches the service there. Their services must allow this one's origin.
+    #[arg(id = "docs_urls", long = "docs-urls", env = "DOCS_URLS",
+          default_value = LOCAL_DOCUMENTS, value_delimiter = ',', value_parser = titled_url)]
+    pub documents: Vec<TitledUrl>,
     /// Address and port on which /health, /ready and /metrics are served besides, for probes and
     /// Prometheus: they are answered there however many clients the service has.
     #[arg(id = "admin_listen", long = "admin-listen", env = "ADMIN_LISTEN")]
@@ -359,6 +381,16 @@ fn origin(value: &str) -> Result<String, String> {
     }
 }
 
+fn titled_url(value: &str) -> Result<TitledUrl, String> {
+    let (title, url) = value.split_once('=').unwrap_or(("", value));
+    let is_web = url.starts_with("http://") || url.starts_with("https://");
+    if value.is_empty() || (!title.is_empty() && is_web) {
+        Ok(TitledUrl { title: title.to_owned(), url: url.to_owned() })
+    } else {
+        Err("a title, =, and a URL that begins with http:// or https:// are expected".to_owned())
+    }
+}
+
 fn topic_prefix(value: &str) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if value.chars().all(legal) && value.len() <= 100 {
@@ -439,6 +471,8 @@ mod tests {
             ("--http-hosts", "http://shop.example.org"),
             ("--http-origins", "desk.example.org"),
             ("--http-origins", "https://desk.example.org/"),
+            ("--docs-urls", "https://shop.example.org/openapi.json"),
+            ("--docs-urls", "Store=/openapi.json"),
             ("--database-connections", "0"),
             ("--kafka-brokers", "broker"),
             ("--kafka-brokers", "broker:9092,"),
@@ -491,6 +525,7 @@ mod tests {
             "HTTP_SILENCE_SECONDS",
             "HTTP_HOSTS",
             "HTTP_ORIGINS",
+            "DOCS_URLS",
             "ADMIN_LISTEN",
             "DATABASE_URL",
             "DATABASE_CONNECTIONS",

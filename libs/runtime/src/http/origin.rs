@@ -1,5 +1,7 @@
-//! Whom a browser may speak for: the names under which the service is reached, the pages that may
-//! change something, and what the answers allow a page to do.
+//! Whom a browser may speak for: the names under which the service is reached, the pages of other
+//! origins that may read and change something (CORS), and what the answers allow a page to do.
+
+use std::net::IpAddr;
 
 use poem::{
     Request,
@@ -17,6 +19,13 @@ const NOTHING: HeaderValue =
     HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; base-uri 'none'");
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+/// What pages of allowed origins may send and read beside what any page may, and how many seconds a
+/// browser may remember that.
+const SENT: HeaderValue =
+    HeaderValue::from_static("Content-Type, Idempotency-Key, X-Request-Id, traceparent");
+const READ: HeaderValue =
+    HeaderValue::from_static("Location, X-Request-Id, Retry-After, Idempotent-Replayed, Allow");
+const REMEMBERED: HeaderValue = HeaderValue::from_static("600");
 
 /// Which requests are served at all.
 pub(super) struct Origins {
@@ -57,8 +66,7 @@ impl Origins {
     /// A name that somebody else's DNS points here must not make his pages ours. An address is
     /// nobody's name.
     fn serves(&self, host: &str) -> bool {
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        if bare.parse::<std::net::IpAddr>().is_ok() {
+        if is_loopback(host) || without_brackets(host).parse::<IpAddr>().is_ok() {
             return true;
         }
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
@@ -66,24 +74,92 @@ impl Origins {
             Some(domain) => host.strip_suffix(domain).is_some_and(|below| below.ends_with('.')),
             None => host == name,
         };
-        is("localhost") || is(".localhost") || self.hosts.iter().any(|name| is(name))
+        self.hosts.iter().any(|name| is(name))
     }
 
     /// Browsers say where a request comes from, newer ones by `Sec-Fetch-Site`, all of them by
     /// `Origin`. Other clients say nothing, and nobody can make them send a request unknowingly.
     fn may_change(&self, headers: &HeaderMap, host: &Authority) -> bool {
-        let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
-        let is_allowed = |origin: &[u8]| {
-            self.allowed.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
-        };
-        if origin.is_some_and(is_allowed) {
+        if self.allowed_origin(headers, host.host()).is_some() {
             return true;
         }
+        let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
         match headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes) {
             Some(site) => matches!(site, b"same-origin" | b"none"),
             None => origin.is_none_or(|origin| is_origin_of(origin, host)),
         }
     }
+
+    /// The request's origin, if its pages may read and change something here. A page of the
+    /// client's own machine only where the service is on that machine, too.
+    fn allowed_origin<'a>(&self, headers: &'a HeaderMap, host: &str) -> Option<&'a HeaderValue> {
+        let origin = headers.get(header::ORIGIN)?;
+        let is = |allowed: &String| origin.as_bytes().eq_ignore_ascii_case(allowed.as_bytes());
+        let allowed = self.allowed.iter().find(|allowed| is(allowed))?;
+        (is_loopback(host) || !is_loopback(host_of(allowed))).then_some(origin)
+    }
+
+    /// What the answer to this request says to a page of an allowed origin; `None` for all others.
+    pub(super) fn share(&self, request: &Request) -> Option<Shared> {
+        let headers = request.headers();
+        let host = host(request.uri(), headers).ok().flatten()?;
+        let origin = self.allowed_origin(headers, host.host())?.clone();
+        let is_preflight = request.method() == Method::OPTIONS
+            && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        Some(Shared { origin, is_preflight })
+    }
+}
+
+/// An answer that a page of this origin may read.
+pub(super) struct Shared {
+    origin: HeaderValue,
+    /// The browser asks whether it may send the request that is meant.
+    pub(super) is_preflight: bool,
+}
+
+impl Shared {
+    /// Allows the page to read an answer.
+    pub(super) fn allow(self, headers: &mut HeaderMap) {
+        if self.is_preflight
+            && let Some(methods) = headers.get(header::ALLOW).cloned()
+        {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, SENT);
+            headers.insert(header::ACCESS_CONTROL_MAX_AGE, REMEMBERED);
+        }
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, self.origin);
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, READ);
+    }
+}
+
+/// Whether a host is the client's own machine.
+pub(super) fn is_loopback(host: &str) -> bool {
+    if let Ok(address) = without_brackets(host).parse::<IpAddr>() {
+        return address.is_loopback();
+    }
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost")
+}
+
+/// An address of IPv6 has them in URLs.
+fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+/// The host of a URL, which has a scheme.
+pub(super) fn host_of(url: &str) -> &str {
+    let behind = url.split_once("://").map_or(url, |(_, behind)| behind);
+    let authority = behind.split('/').next().unwrap_or_default();
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+/// The name under which a request came, as far as it has one.
+pub(super) fn reached_at_loopback(request: &Request) -> bool {
+    let host = host(request.uri(), request.headers()).ok().flatten();
+    host.is_some_and(|host| is_loopback(host.host()))
 }
 
 /// The one name under which the request came: HTTP/2's `:authority`, or the header `Host`.
@@ -118,6 +194,7 @@ fn is_origin_of(origin: &[u8], host: &Authority) -> bool {
 pub(super) fn protect(headers: &mut HeaderMap) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
     // A page has its own.
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(NOTHING);
 }
@@ -129,7 +206,9 @@ mod tests {
     fn check(method: &Method, uri: &str, headers: &[(&str, &str)]) -> Result<(), ProblemType> {
         let config = HttpConfig {
             hosts: vec!["shop.example.org".to_owned(), ".internal".to_owned()],
-            origins: vec!["https://desk.example.org".to_owned()],
+            origins: ["https://desk.example.org", "http://localhost:8002"]
+                .map(str::to_owned)
+                .to_vec(),
             ..super::super::tests::config()
         };
         let mut request = Request::builder().method(method.clone()).uri_str(uri);
@@ -196,11 +275,37 @@ mod tests {
             (&[desk], true),
             (&[("origin", "http://localhost:8000")], true),
             (&[("origin", "http://localhost:8001")], false),
+            (&[("origin", "http://localhost:8002")], true),
+            (&[("sec-fetch-site", "same-site"), ("origin", "http://localhost:8002")], true),
             (&[("origin", "http://evil.example")], false),
             (&[("origin", "null")], false),
         ] {
             assert_eq!(with(&Method::POST, headers), may, "{headers:?}");
             assert!(with(&Method::GET, headers), "reading: {headers:?}");
+        }
+        // A page of the client's machine may not use what the client reaches elsewhere.
+        let local = ("origin", "http://localhost:8002");
+        for (host, origin, may) in [
+            ("127.0.0.1", local, true),
+            ("[::1]:8000", local, true),
+            ("shop.example.org", local, false),
+            ("192.0.2.1:8000", local, false),
+            ("shop.example.org", desk, true),
+        ] {
+            let outcome = check(&Method::POST, "/", &[("host", host), origin]);
+            assert_eq!(outcome.is_ok(), may, "{host} {origin:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_of_urls() {
+        for (url, host) in [
+            ("http://localhost:8000", "localhost"),
+            ("https://desk.example.org/openapi.json", "desk.example.org"),
+            ("http://[::1]:8000/a:1", "[::1]"),
+            ("http://[::1]", "[::1]"),
+        ] {
+            assert_eq!(host_of(url), host, "{url}");
         }
     }
 }

@@ -21,7 +21,7 @@ use poem_openapi::{
 
 use super::{
     connections::Connection,
-    docs,
+    docs::Docs,
     document::{self, About},
     json::JsonBody,
     limits::{Kind, Limits},
@@ -80,8 +80,9 @@ impl<A: OpenApi + 'static> HttpService<A> {
     pub(super) fn into_endpoint(self) -> impl Endpoint<Output = Response> + 'static {
         let (spec, pages, config) =
             (document::served::<A>(&self.about), self.admin_pages(), self.config.clone());
+        let self_title = self.about.title;
         let mut table = self.operations();
-        add_pages(&mut table, &spec);
+        add_pages(&mut table, &spec, Docs::new(self_title, &config));
         pages.add_limited(&mut table);
         front(table, &config)
     }
@@ -174,12 +175,14 @@ fn add_page(table: &mut Table, path: &str, inner: BoxEndpoint<'static>) {
 }
 
 /// Puts the pages about the API into the table of routes.
-fn add_pages(table: &mut Table, spec: &str) {
+fn add_pages(table: &mut Table, spec: &str, docs: Docs) {
     let to_docs = || make_sync(|_| Redirect::temporary("/docs/")).map_to_response().boxed();
     add_page(table, "/", to_docs());
     add_page(table, "/docs", to_docs());
+    let docs = Arc::new(docs);
     for path in ["/docs/", "/docs/*path"] {
-        add_page(table, path, fallible(docs::page));
+        let docs = docs.clone();
+        add_page(table, path, fallible(move |request| docs.page(request)));
     }
     for path in ["/problems/", "/problems/:name"] {
         add_page(table, path, fallible(problem_pages::page));
@@ -237,14 +240,20 @@ impl<E: Endpoint<Output = Response>> Endpoint for Front<E> {
         let started = Instant::now();
         let method = request.method().clone();
         let sent_id = request.headers().get(request_id::HEADER).cloned();
+        let shared = self.origins.share(&request);
+        let is_preflight = shared.as_ref().is_some_and(|shared| shared.is_preflight);
         let outcome = match self.origins.check(&request) {
             Ok(()) => self.inner.call(request).await,
             Err(failure) => Err(failure.into()),
         };
         // Operations turn their own errors into responses: another error is 404 or 405.
-        let mut response =
-            outcome.unwrap_or_else(|error| self.refuse(error, &method, sent_id.as_ref(), started));
+        let mut response = outcome.unwrap_or_else(|error| {
+            self.refuse(error, &method, sent_id.as_ref(), is_preflight, started)
+        });
         origin::protect(response.headers_mut());
+        if let Some(shared) = shared {
+            shared.allow(response.headers_mut());
+        }
         Ok(response)
     }
 }
@@ -255,6 +264,7 @@ impl<E> Front<E> {
         error: poem::Error,
         method: &Method,
         sent_id: Option<&HeaderValue>,
+        is_preflight: bool,
         started: Instant,
     ) -> Response {
         let _active = Active::enter();
@@ -265,6 +275,9 @@ impl<E> Front<E> {
         if response.status() == StatusCode::METHOD_NOT_ALLOWED
             && let Some(allow) = route.and_then(|route| self.allow.get(route))
         {
+            if is_preflight {
+                response = StatusCode::NO_CONTENT.into_response();
+            }
             response.headers_mut().insert(header::ALLOW, allow.clone());
         }
         response.headers_mut().insert(request_id::HEADER, id.into_header());

@@ -157,7 +157,8 @@ pub(super) fn config() -> HttpConfig {
         head_limit_bytes: 8_192,
         silence: Duration::from_mins(1),
         hosts: Vec::new(),
-        origins: Vec::new(),
+        origins: vec!["https://desk.example.org".to_owned()],
+        documents: Vec::new(),
         admin_listen: None,
     }
 }

@@ -34,6 +34,7 @@ async fn the_pages_of_every_service() {
     let page = send(&endpoint, get("/docs/")).await;
     assert!(page.header("content-type").unwrap().starts_with("text/html"));
     assert!(page.body.contains("swagger-ui"));
+    assert!(page.body.contains("<title>Example - ordersaga</title>"), "{}", page.body);
     let script = send(&endpoint, get("/docs/swagger-initializer.js")).await;
     assert!(script.body.contains("\"/openapi.json\""), "{}", script.body);
     assert!(script.body.contains("\"tryItOutEnabled\": true"), "{}", script.body);
@@ -43,6 +44,72 @@ async fn the_pages_of_every_service() {
         let length: usize = answer.header("content-length").unwrap().parse().unwrap();
         assert_eq!(answer.body.len(), length, "{file} in pieces");
         assert!(answer.header("content-type").unwrap().contains(kind), "{file}");
+    }
+}
+
+#[tokio::test]
+async fn swagger_ui_offers_the_documents_that_the_client_reaches() {
+    let document = |title: &str, url: &str| crate::config::TitledUrl {
+        title: title.to_owned(),
+        url: url.to_owned(),
+    };
+    let documents = vec![
+        document("Example", "http://localhost:8000/openapi.json"),
+        document("Near", "http://localhost:8001/openapi.json"),
+        document("Far", "https://shop.example.org/far/openapi.json"),
+    ];
+    let hosts = vec!["shop.example.org".to_owned()];
+    let endpoint = endpoint(&HttpConfig { hosts, documents, ..config() });
+    let offered = async |host: &str| {
+        let path = "/docs/swagger-initializer.js";
+        let request = Request::builder().uri_str(path).header("host", host).finish();
+        let answer = send(&endpoint, request).await;
+        let policy = answer.header("content-security-policy").unwrap().to_owned();
+        let near = answer.body.contains("http://localhost:8001/openapi.json");
+        assert_eq!(near, policy.contains("'self' http://localhost:8001 https"), "{policy}");
+        assert!(answer.body.contains("\"/openapi.json\""), "its own: {}", answer.body);
+        assert!(answer.body.contains("https://shop.example.org/far/openapi.json"));
+        assert!(policy.contains(" https://shop.example.org;"), "{policy}");
+        near
+    };
+    assert!(offered("localhost:8000").await && offered("127.0.0.1").await);
+    assert!(!offered("shop.example.org").await);
+}
+
+#[tokio::test]
+async fn pages_of_allowed_origins_ask_before_and_may_read() {
+    let endpoint = endpoint(&config());
+    let ask = async |method: &str, path: &str, origin: &str| {
+        let mut request = asking(method, path);
+        let headers = request.headers_mut();
+        headers.insert("origin", origin.parse().unwrap());
+        if method == "OPTIONS" {
+            headers.insert("access-control-request-method", "POST".parse().unwrap());
+        }
+        send(&endpoint, request).await
+    };
+    let (desk, evil) = ("https://desk.example.org", "https://evil.example");
+    let answer = ask("OPTIONS", "/api/orders", desk).await;
+    assert_eq!((answer.status, answer.body.as_str()), (204, ""));
+    assert_eq!(answer.header("access-control-allow-origin"), Some(desk));
+    assert_eq!(answer.header("access-control-allow-methods"), Some("GET, HEAD, POST"));
+    let headers = answer.header("access-control-allow-headers").unwrap();
+    assert!(headers.contains("Content-Type") && headers.contains("Idempotency-Key"), "{headers}");
+
+    let answer = ask("GET", "/api/orders?order_id=1", desk).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("access-control-allow-origin"), Some(desk));
+    let exposed = answer.header("access-control-expose-headers").unwrap();
+    for name in ["Location", "X-Request-Id", "Retry-After", "Idempotent-Replayed"] {
+        assert!(exposed.contains(name), "{exposed}");
+    }
+    assert_eq!(ask("OPTIONS", "/nowhere", desk).await.status, 404);
+
+    for (method, status) in [("OPTIONS", 405), ("GET", 200)] {
+        let answer = ask(method, "/api/orders?order_id=1", evil).await;
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.header("access-control-allow-origin"), None);
+        assert_eq!(answer.header("vary"), Some("Origin"));
     }
 }
 
