@@ -8,6 +8,7 @@ mod bench;
 mod capacity;
 mod cargo;
 mod chaos;
+mod collections;
 mod demo;
 mod deny;
 mod detach;
@@ -87,7 +88,7 @@ enum Command {
     Dlq(dlq::Arguments),
     /// Removes the facts of old, finished orders from the shards
     Retention(retention::Arguments),
-    /// Writes or compares the committed API documents in openapi/
+    /// Writes or compares the committed API documents and collections in openapi/
     #[command(subcommand)]
     Openapi(openapi::Command),
 }

@@ -8,6 +8,7 @@ mod bulk;
 mod cache;
 mod capacity;
 mod client;
+mod collections;
 mod compose;
 mod crash;
 mod defects;

@@ -1,11 +1,8 @@
 //! The sessions a newcomer types first.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, ensure};
 use ordersaga_devstack::Service;
-use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::bed::{Bed, Plan, block_on, saga, until};
 use crate::client::order_for;
@@ -56,7 +53,7 @@ async fn released(bed: &Bed, item: i64) -> Result<()> {
 }
 
 #[test]
-fn the_insomnia_session_runs_to_its_end() -> Result<()> {
+fn the_session_of_the_seed_runs_to_its_end() -> Result<()> {
     saga(async |bed| {
         let first = bed.place(&order_for(1)).await?;
         let second = bed.place(&json!({"item_id": 2, "seller_id": 2, "client_id": 1})).await?;
@@ -92,50 +89,4 @@ fn the_insomnia_session_runs_to_its_end() -> Result<()> {
         ensure!(date.ends_with('Z'), "{date}");
         invariants::hold(bed).await
     })
-}
-
-#[test]
-fn the_committed_insomnia_collection_runs_from_top_to_bottom() -> Result<()> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../openapi/Insomnia_requests.json");
-    let collection: Value = serde_json::from_slice(&std::fs::read(file)?)?;
-    ensure!(collection["_type"] == "export" && collection["__export_format"] == 4);
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    block_on(Plan::default().alone().run(async |bed| {
-        let mut sent = 0;
-        for request in list(&collection["resources"]) {
-            if request["_type"] != "request" {
-                continue;
-            }
-            let mut url = text(&request["url"]);
-            for (name, service) in [
-                ("create_order", Service::CreateOrder),
-                ("monitoring", Service::Monitoring),
-                ("store", Service::Store),
-            ] {
-                url = url.replace(&format!("{{{{ _.{name} }}}}"), &bed.url(service));
-            }
-            let method = Method::from_bytes(text(&request["method"]).as_bytes())?;
-            let mut builder = bed.http.request(method, url);
-            for parameter in list(&request["parameters"]) {
-                builder = builder.query(&[(text(&parameter["name"]), text(&parameter["value"]))]);
-            }
-            for header in list(&request["headers"]) {
-                builder = builder.header(text(&header["name"]), text(&header["value"]));
-            }
-            if request["body"]["text"].is_string() {
-                builder = builder.body(text(&request["body"]["text"]));
-            }
-            let (answer, name) = (bed.send(builder).await?, text(&request["name"]));
-            let is_as_named = if name.contains("wrong") {
-                answer.status == 422
-            } else {
-                (200..300).contains(&answer.status)
-            };
-            ensure!(is_as_named, "{name}: {answer:?}");
-            sent += 1;
-        }
-        ensure!(sent > 10, "{sent} requests");
-        invariants::hold(bed).await
-    }))
 }
