@@ -25,6 +25,7 @@ mod openapi;
 mod progress;
 mod restarts;
 mod retention;
+mod sdk;
 mod simulate;
 mod state;
 mod status;
@@ -88,6 +89,8 @@ enum Command {
     Dlq(dlq::Arguments),
     /// Removes the facts of old, finished orders from the shards
     Retention(retention::Arguments),
+    /// Makes a package of clients in a language from the API documents, with a pinned generator
+    Sdk(sdk::Arguments),
     /// Writes or compares the committed API documents and collections in openapi/
     #[command(subcommand)]
     Openapi(openapi::Command),
@@ -128,6 +131,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Topics(arguments) => topics::run(&arguments),
         Command::Dlq(arguments) => dlq::run(&arguments),
         Command::Retention(arguments) => retention::run(&arguments),
+        Command::Sdk(arguments) => sdk::run(arguments).await,
         Command::Openapi(command) => openapi::run(command),
     }
 }

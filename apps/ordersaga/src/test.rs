@@ -9,12 +9,19 @@ use ordersaga_devstack::{PARTS_VARIABLE, Stack};
 use crate::progress::{report, seconds};
 use crate::{cargo, install};
 
+/// Tells the tests that those are wanted which need the toolchains of other languages.
+const ALL_VARIABLE: &str = "ORDERSAGA_TEST_ALL";
+
 /// Arguments of `test`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Do not install what is missing: say how to, and fail
     #[arg(long)]
     no_install: bool,
+    /// Try all generators of clients, too: those of openapi/sdk, as far as the machine has what they
+    /// need
+    #[arg(long)]
+    all: bool,
     /// Passed on to `cargo test`, which tests the whole workspace unless -p names packages
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
@@ -39,6 +46,9 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
         command.arg("--workspace");
     }
     command.args(&arguments.rest).env(PARTS_VARIABLE, parts).kill_on_drop(true);
+    if arguments.all {
+        command.env(ALL_VARIABLE, "1");
+    }
     let mut tests = command.spawn().context("cannot start cargo test")?;
     // Ctrl-C reaches cargo too; this process stays until cargo has ended, then stops the parts.
     let status = loop {

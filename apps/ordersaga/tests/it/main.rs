@@ -33,6 +33,7 @@ mod restored;
 mod retention;
 mod roles;
 mod scaling;
+mod sdk;
 mod secure;
 mod session;
 mod stalled;

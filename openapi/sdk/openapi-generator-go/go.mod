@@ -1,0 +1,3 @@
+module ordersaga
+
+go 1.23.0
