@@ -195,12 +195,17 @@ fn leave_out_defaults(object: &mut Object) {
     }
 }
 
-/// Swagger UI fills in what a parameter itself has as its example, linters look there, too.
+/// Swagger UI fills in what a parameter itself has as its example, linters look there, too. With an
+/// example beside it, a reference to a type is no reference any more to some generators.
 fn show_parameter(object: &mut Object) {
     if object.contains_key("in")
-        && let Some(example) = object.get("schema").and_then(|schema| schema.get("example"))
+        && let Some(Value::Object(schema)) = object.get_mut("schema")
+        && let Some(example) = schema.get("example").cloned()
     {
-        object.insert("example".to_owned(), example.clone());
+        if let Some(reference) = schema.get_mut("allOf").map(|all| all[0].take()) {
+            object.insert("schema".to_owned(), reference);
+        }
+        object.insert("example".to_owned(), example);
     }
 }
 
