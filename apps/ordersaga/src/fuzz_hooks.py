@@ -58,6 +58,22 @@ def give_other_requests_other_keys(ctx, case, kwargs):
 
 
 @schemathesis.hook("before_call")
+def give_orders_of_many_keys_of_their_own(ctx, case, kwargs):
+    """A key in a body is the same as one in a header: either could be used for another request."""
+    orders = case.body.get("orders") if isinstance(case.body, dict) else None
+    if not case.path.endswith("/create-many") or not isinstance(orders, list):
+        return
+    case.body = {**case.body, "orders": [with_own_key(order) for order in orders]}
+
+
+def with_own_key(order):
+    key = order.get("idempotency_key") if isinstance(order, dict) else None
+    if not isinstance(key, str) or not VALID.fullmatch(key):
+        return order
+    return {**order, "idempotency_key": f"{RUN}-{next(fresh)}"}
+
+
+@schemathesis.hook("before_call")
 def wait_less(ctx, case, kwargs):
     """Nothing is won by waiting half a minute for each order that is not there."""
     wait = (case.query or {}).get("wait_ms")
