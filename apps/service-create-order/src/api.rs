@@ -26,12 +26,23 @@ pub(crate) const ABOUT: About = About {
                   `incoming` and ends, in every case, as SHIPPING or CANCELLED: \
                   service-monitoring-order says which.",
     server: "http://127.0.0.1:8000",
-    links: &[Link {
-        from: ("create_order", 201),
-        to: "cancel_order",
-        field: "order_id",
-        description: "Cancels the order.",
-    }],
+    location: "http://localhost:8001/api/v1/status?order_id=1",
+    links: &[
+        Link {
+            from: ("create_order", 201),
+            to: "cancel_order",
+            elsewhere: None,
+            field: "order_id",
+            description: "Cancels the order.",
+        },
+        Link {
+            from: ("create_order", 201),
+            to: "get_order_status",
+            elsewhere: Some("http://127.0.0.1:8001/openapi.json#/paths/~1api~1v1~1status/get"),
+            field: "order_id",
+            description: "Tells how far the order is.",
+        },
+    ],
     variants: &[],
 };
 

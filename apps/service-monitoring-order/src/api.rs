@@ -28,6 +28,7 @@ pub(crate) const ABOUT: About = About {
     description: "Answers for the status of each order: a fold over every event heard of it, \
                   whatever the order in which they arrived.",
     server: "http://127.0.0.1:8001",
+    location: "",
     links: &[],
     variants: &[
         ("FactKind", &["ORDER_PLACED", "STOCK_RESERVED", "STOCK_RELEASED", "ORDER_CANCELLED"]),

@@ -23,9 +23,11 @@ pub(crate) const ABOUT: About = About {
     description: "Keeps items and what is reserved of them. Reserving itself is asynchronous: \
                   orders arrive by the topic `incoming`, answers leave by `reservation` and `reset`.",
     server: "http://127.0.0.1:8002",
+    location: "/api/v1/items/find?item_id=4",
     links: &[Link {
         from: ("add_item", 201),
         to: "find_item",
+        elsewhere: None,
         field: "item_id",
         description: "Finds the item.",
     }],

@@ -1,17 +1,23 @@
 //! The committed `OpenAPI` documents: whatever generators of clients, linters and readers need is in
 //! them.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use ordersaga_devstack::Service;
+use ordersaga_devstack::{Service, programs};
 use serde_json::{Value, json};
 
+use crate::bed::skipped;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../openapi")
+}
+
 fn documents() -> Result<BTreeMap<Service, Value>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../openapi");
     let read = |service: Service| {
-        let text = std::fs::read_to_string(folder.join(format!("{service}.json")))?;
+        let text = std::fs::read_to_string(folder().join(format!("{service}.json")))?;
         Ok((service, serde_json::from_str(&text)?))
     };
     Service::ALL.into_iter().map(read).collect()
@@ -170,6 +176,108 @@ fn examples_are_what_they_are_examples_of() -> Result<()> {
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// What generated clients have names for, and in which order: oasdiff looks at neither.
+fn offers(document: &Value) -> BTreeSet<String> {
+    let fields = |value: &Value| value.as_object().cloned().unwrap_or_default();
+    let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let server = &document["servers"][0]["url"];
+    let mut offers = BTreeSet::from([format!("the first server is {server}")]);
+    for kind in ["schemas", "responses", "headers"] {
+        for (name, component) in fields(&document["components"][kind]) {
+            let values = items(&component["enum"]);
+            for (value, constant) in values.iter().zip(items(&component["x-enum-varnames"])) {
+                offers.insert(format!("{name}: {constant} is {value}"));
+            }
+            offers.insert(format!("{kind}: {name}"));
+        }
+    }
+    for (path, methods) in fields(&document["paths"]) {
+        for (method, operation) in fields(&methods) {
+            let id = &operation["operationId"];
+            offers.insert(format!("{id} is {method} {path} of {}", operation["tags"]));
+            for (at, parameter) in items(&operation["parameters"]).iter().enumerate() {
+                offers.insert(format!("{id}: parameter {at} is {}", parameter["name"]));
+            }
+            for (status, answer) in fields(&operation["responses"]) {
+                for (link, _) in fields(&answer["links"]) {
+                    offers.insert(format!("{id}: {status} links to {link}"));
+                }
+            }
+        }
+    }
+    offers
+}
+
+/// The rest is what openapi/released/check is for.
+#[test]
+fn the_last_release_has_no_names_that_are_gone() -> Result<()> {
+    let released = folder().join("released");
+    let accepted = std::fs::read_to_string(released.join("accepted.txt"))?;
+    let is_accepted = |offer: &str| {
+        accepted.lines().any(|line| {
+            line.trim_start().strip_prefix(offer).is_some_and(|reason| reason.starts_with(" - "))
+        })
+    };
+    for (service, document) in documents()? {
+        let old = std::fs::read_to_string(released.join(format!("{service}.json")))?;
+        let mut gone = offers(&serde_json::from_str(&old)?);
+        let kept = offers(&document);
+        gone.retain(|offer| !kept.contains(offer) && !is_accepted(offer));
+        ensure!(gone.is_empty(), "{service}: {gone:#?}");
+    }
+    Ok(())
+}
+
+/// The clients of the last release still work, by what oasdiff sees.
+#[test]
+fn clients_of_the_last_release_go_on_working() -> Result<()> {
+    const CANNOT_BE_BUILT: Option<i32> = Some(77);
+    let check = Command::new(folder().join("released/check")).output()?;
+    let said = String::from_utf8_lossy(&check.stdout);
+    if check.status.code() == CANNOT_BE_BUILT {
+        skipped(said.trim());
+        return Ok(());
+    }
+    ensure!(check.status.success(), "{said}{}", String::from_utf8_lossy(&check.stderr));
+    Ok(())
+}
+
+#[test]
+fn linters_find_nothing() -> Result<()> {
+    if programs::find("npm").is_none() {
+        skipped("there is no npm to get the linters with (apt-get install npm)");
+        return Ok(());
+    }
+    ordersaga_devstack::run(&mut Command::new(folder().join("lint/run"))).map(drop)
+}
+
+/// In the same document, or in another by its usual place.
+#[test]
+fn links_lead_to_operations() -> Result<()> {
+    let documents = documents()?;
+    let described_at = |url: &str| {
+        let (place, pointer) = url.split_once("/openapi.json#")?;
+        let mut all = documents.values();
+        all.find(|document| document["servers"][0]["url"] == place)?.pointer(pointer)
+    };
+    for (service, document) in &documents {
+        let ids: Vec<_> = operations(document).map(|it| it["operationId"].clone()).collect();
+        each_object(document, "", &mut |place, object| {
+            let links = object.get("links").and_then(Value::as_object).into_iter().flatten();
+            for (name, link) in links {
+                let target = match link["operationRef"].as_str() {
+                    None => &link["operationId"],
+                    Some(url) => &described_at(url).context("nothing is there")?["operationId"],
+                };
+                let is_here = link.get("operationRef").is_some() || ids.contains(target);
+                ensure!(is_here && target == name, "{service}: {place}: {name}");
+            }
+            Ok(())
+        })?;
     }
     Ok(())
 }

@@ -29,6 +29,8 @@ pub struct About {
     pub description: &'static str,
     /// Where it is usually served, as `http://localhost:8000`.
     pub server: &'static str,
+    /// A `Location` as its answers have it.
+    pub location: &'static str,
     /// What can be done next with what an operation has made.
     pub links: &'static [Link],
     /// Names for the variants of an enumeration, where the variants of another are called the same:
@@ -36,13 +38,15 @@ pub struct About {
     pub variants: &'static [(&'static str, &'static [&'static str])],
 }
 
-/// A field of an operation's answer is a parameter of another operation of the same document.
+/// A field of an operation's answer is a parameter of another operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Link {
     /// The operation that answers, and the status of its answer.
     pub from: (&'static str, u16),
     /// The operation that may come next.
     pub to: &'static str,
+    /// Where it is described, if that is in another service's document: the URL of its description.
+    pub elsewhere: Option<&'static str>,
     /// The field, and the parameter of that name.
     pub field: &'static str,
     /// What the other operation does.
@@ -148,7 +152,7 @@ fn refine(document: &mut Value, about: &About) {
     for (name, variants) in about.variants {
         document["components"]["schemas"][name]["x-enum-varnames"] = json!(variants);
     }
-    describe_answers(document);
+    describe_answers(document, about);
     for link in about.links {
         add_link(document, link);
     }
@@ -286,15 +290,17 @@ fn refine_schema(schema: &mut Object) {
 
 /// Gives every answer its headers, and describes those of failures once, with an example of each
 /// kind.
-fn describe_answers(document: &mut Value) {
+fn describe_answers(document: &mut Value, about: &About) {
     let (mut shared, mut examples) = (Object::new(), Object::new());
+    let types = document["components"]["schemas"].clone();
     each_object(document, &mut |operation| {
         let wrong = what_can_be_wrong(operation);
         let answers = operation.get_mut("responses").and_then(Value::as_object_mut);
         for (status, answer) in answers.into_iter().flatten() {
             let Some(answer) = answer.as_object_mut() else { continue };
-            describe_headers(answer);
+            describe_headers(answer, about);
             let Some(status) = status.parse::<u16>().ok().filter(|status| *status >= 400) else {
+                show_body(answer, &types);
                 continue;
             };
             let kinds = ProblemType::ALL
@@ -329,10 +335,19 @@ fn what_can_be_wrong(operation: &Object) -> Vec<ProblemType> {
     field.into_iter().chain(key).collect()
 }
 
-/// The name under which an answer is described once for all operations that may give it.
+/// The name under which an answer is described once for all operations that may give it. Generated
+/// clients have types of these names.
 fn name_of_failure(kinds: &[ProblemType]) -> String {
-    let names = kinds.iter().map(|kind| format!("{kind:?}"));
-    names.collect::<Vec<_>>().join("Or")
+    match kinds {
+        [ProblemType::InvalidField, ProblemType::IdempotencyKeyReused] => {
+            "Unprocessable".to_owned()
+        }
+        [ProblemType::IdempotencyKeyReused] => "KeyReused".to_owned(),
+        [ProblemType::Internal] => "InternalError".to_owned(),
+        [ProblemType::Overloaded, ProblemType::Unavailable] => "Unavailable".to_owned(),
+        [first, ..] => format!("{first:?}"),
+        [] => String::new(),
+    }
 }
 
 /// Says of a failure which kinds it may be, each with an example.
@@ -356,15 +371,25 @@ fn describe_failure(answer: &mut Object, kinds: &[ProblemType], examples: &mut O
     }
 }
 
-fn describe_headers(answer: &mut Object) {
+/// Shows the example of an answer's type with the answer, where linters look for it.
+fn show_body(answer: &mut Object, types: &Value) {
+    let Some(content) = answer.get_mut("content") else { return };
+    let body = &mut content["application/json"];
+    if let Some(name) = name_of_type(&body["schema"]) {
+        body["example"] = types[name]["example"].clone();
+    }
+}
+
+fn describe_headers(answer: &mut Object, about: &About) {
     let mut headers = Object::new();
     if let Some(Value::Object(own)) = answer.remove("headers") {
         for (name, mut header) in own {
-            match header["schema"]["type"].as_str() {
-                Some("integer") => header["schema"]["example"] = json!(1),
-                Some("boolean") => header["schema"]["example"] = json!(true),
-                _ => {}
-            }
+            header["schema"]["example"] = match header["schema"]["type"].as_str() {
+                Some("integer") => json!(1),
+                Some("boolean") => json!(true),
+                // Of texts there is only Location.
+                _ => json!(about.location),
+            };
             headers.insert(in_title_case(&name), header);
         }
     }
@@ -383,13 +408,14 @@ fn in_title_case(name: &str) -> String {
 }
 
 fn add_link(document: &mut Value, link: &Link) {
-    let Link { from: (operation, status), to, field, description } = *link;
+    let Link { from: (operation, status), to, elsewhere, field, description } = *link;
+    let (way, target) = elsewhere.map_or(("operationId", to), |url| ("operationRef", url));
     each_object(document, &mut |object| {
         if object.get("operationId") == Some(&json!(operation))
             && let Some(answer) = object["responses"].get_mut(status.to_string())
         {
             answer["links"][to] = json!({
-                "operationId": to,
+                way: target,
                 "description": description,
                 "parameters": {field: format!("$response.body#/{field}")},
             });

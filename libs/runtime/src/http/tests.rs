@@ -136,9 +136,11 @@ const ABOUT: About = About {
     version: "1.2.3",
     description: "An API that exists to be tested.",
     server: "http://localhost:8000",
+    location: "/api/orders?order_id=1",
     links: &[Link {
         from: ("create_order", 201),
         to: "find_order",
+        elsewhere: None,
         field: "order_id",
         description: "Finds the order.",
     }],
