@@ -1,6 +1,5 @@
 //! The HTTP API: find and add items.
 
-use ordersaga_runtime::clock;
 use ordersaga_runtime::http::{
     About, AsciiText, Bounded, ClientAddress, Failure, Id, JsonBody, Link, LookupFailure,
     RateLimit, Shed, Text,
@@ -182,7 +181,6 @@ impl Api {
             name: name.into_string(),
             quantity: quantity.get(),
             key: idempotency_key.0.map(AsciiText::into_string),
-            time: clock::now(),
         };
         let added = self.items.add(&new).await.map_err(|error| {
             if error.is::<Unconfirmed>() || error.is::<NoAnswer>() {

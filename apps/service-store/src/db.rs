@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{ItemId, Order, Reason, SellerId};
-use ordersaga_runtime::crash;
 use ordersaga_runtime::idempotency::{Claim, Keys};
 use ordersaga_runtime::postgres::{self, Lease};
 use ordersaga_runtime::rows::Rows;
+use ordersaga_runtime::{clock, crash};
 use ordersaga_saga::stock::{Ledger, Reservation, Stock};
 use sqlx::migrate::Migrator;
 use sqlx::types::Json;
@@ -141,8 +141,6 @@ pub(crate) struct NewItem {
     pub(crate) quantity: i64,
     /// The request's `Idempotency-Key`.
     pub(crate) key: Option<String>,
-    /// When it was asked for.
-    pub(crate) time: DateTime<Utc>,
 }
 
 impl NewItem {
@@ -216,7 +214,7 @@ async fn held(
     new: &NewItem,
 ) -> anyhow::Result<Option<Added>> {
     let Some(key) = &new.key else { return Ok(None) };
-    let holders = keys.claim(connection, &[], &[key], new.time).await?;
+    let holders = keys.claim(connection, &[], &[key], clock::now()).await?;
     holders.get(key).map(|holder| Added::of(holder, new)).transpose()
 }
 
@@ -231,7 +229,7 @@ async fn try_add(
     let item = insert_item(&mut transaction, new).await?;
     if let Some(key) = &new.key {
         let claim = Claim::new(key, &new.request(), item.get());
-        let holders = keys.claim(&mut transaction, &[claim], &[key], new.time).await?;
+        let holders = keys.claim(&mut transaction, &[claim], &[key], clock::now()).await?;
         let holder = holders.get(key).context("a key that nobody holds")?;
         if holder.id != item.get() {
             transaction.rollback().await?;

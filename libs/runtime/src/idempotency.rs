@@ -5,7 +5,7 @@
 //! The table is `idempotency_key (key, fingerprint, …, expires_at)`, with the id of what was made
 //! under the name it has in that service.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -40,8 +40,7 @@ pub struct Claim {
     fingerprint: Vec<u8>,
     /// What the request made.
     pub id: i64,
-    /// Whether it was claimed just now, and not by an earlier request. One that is claimed again
-    /// at the same time, after a commit whose end was not known, still is.
+    /// Whether it was claimed just now, and not by an earlier request.
     pub is_fresh: bool,
 }
 
@@ -71,10 +70,10 @@ impl Keys {
              FROM unnest($1::text[], $2::bytea[], $3::bigint[]) u (key, fingerprint, id) \
              ON CONFLICT (key) DO UPDATE SET fingerprint = excluded.fingerprint, \
                  {column} = excluded.{column}, expires_at = excluded.expires_at \
-             WHERE k.expires_at <= $5"
+             WHERE k.expires_at <= $5 RETURNING key"
         );
         let holders = format!(
-            "SELECT key, fingerprint, {column}, expires_at = $3 FROM idempotency_key \
+            "SELECT key, fingerprint, {column} FROM idempotency_key \
              WHERE key = ANY($1) AND expires_at > $2"
         );
         let rows = Rows::new("idempotency_key", config.keys_limit);
@@ -100,31 +99,31 @@ impl Keys {
         if keys.is_empty() {
             return Ok(HashMap::new());
         }
-        let expires_at = now + TimeDelta::from_std(self.ttl)?;
         // In one order everywhere: two instances that claim the same keys must not deadlock.
         let claims: BTreeMap<_, _> = claims.iter().map(|claim| (&claim.key, claim)).collect();
-        sqlx::query(AssertSqlSafe(self.claim.clone()))
+        let claimed: Vec<String> = sqlx::query_scalar(AssertSqlSafe(self.claim.clone()))
             .bind(claims.keys().map(|key| key.as_str()).collect::<Vec<_>>())
             .bind(claims.values().map(|claim| claim.fingerprint.clone()).collect::<Vec<_>>())
             .bind(claims.values().map(|claim| claim.id).collect::<Vec<_>>())
-            .bind(expires_at)
+            .bind(now + TimeDelta::from_std(self.ttl)?)
             .bind(now)
-            .execute(&mut *connection)
+            .fetch_all(&mut *connection)
             .await
             .context("claiming idempotency keys")?;
         // A statement of its own: it sees the holder whose commit the first one waited for.
-        let holders: Vec<(String, Vec<u8>, i64, bool)> =
+        let holders: Vec<(String, Vec<u8>, i64)> =
             sqlx::query_as(AssertSqlSafe(self.holders.clone()))
                 .bind(keys)
                 .bind(now)
-                .bind(expires_at)
                 .fetch_all(connection)
                 .await
                 .context("reading idempotency keys")?;
-        let claims = holders.into_iter().map(|(key, fingerprint, id, is_fresh)| {
+        let claimed: HashSet<_> = claimed.into_iter().collect();
+        let holders = holders.into_iter().map(|(key, fingerprint, id)| {
+            let is_fresh = claimed.contains(&key);
             (key.clone(), Claim { key, fingerprint, id, is_fresh })
         });
-        Ok(claims.collect())
+        Ok(holders.collect())
     }
 
     /// Forgets keys whose time is over, and counts the others, until stopped. A failed look is made
