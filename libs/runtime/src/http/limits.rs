@@ -84,7 +84,10 @@ impl Limits {
         let answers = 2 * config.concurrency + config.long_polls + PAGES + SLOW_ANSWERS;
         let (requests, bodies) = (config.concurrency, config.concurrency);
         let most = [answers, requests, bodies, config.long_polls, PAGES, LARGE_BODIES];
-        let share = most.map(|most| share_of(most, config.address_share));
+        let mut share = most.map(|most| share_of(most, config.address_share));
+        // Of these, few as they are, nobody may have all.
+        let of_bodies = LARGE_BODIES * usize::from(config.address_share) / 100;
+        share[Kind::LargeBody as usize] = of_bodies.max(1);
         Arc::new(Self { most, share, taken: Counts::default() })
     }
 
@@ -201,6 +204,17 @@ mod tests {
         let taken: Vec<_> = (0..5).map(|_| limits.take(Kind::Request, Some(&peer))).collect();
         assert!(taken[..4].iter().all(Result::is_ok));
         assert!(taken[4].is_err());
+    }
+
+    #[test]
+    fn one_address_leaves_large_bodies_to_others() {
+        let limits = limits(100, 75);
+        let peers = [Arc::new(Peer::default()), Arc::new(Peer::default())];
+        let take = |peer: &Arc<Peer>| limits.take(Kind::LargeBody, Some(peer));
+        let taken: Vec<_> = (0..13).map(|_| take(&peers[0])).collect();
+        assert!(taken[..12].iter().all(Result::is_ok));
+        assert_eq!(taken[12].as_ref().unwrap_err(), &Taken::Share);
+        assert!(take(&peers[1]).is_ok());
     }
 
     #[test]

@@ -102,6 +102,8 @@ impl Origins {
     /// What the answer to this request says to a page of an allowed origin; `None` for all others.
     pub(super) fn share(&self, request: &Request) -> Option<Shared> {
         let headers = request.headers();
+        // Few requests come from a page.
+        headers.get(header::ORIGIN)?;
         let host = host(request.uri(), headers).ok().flatten()?;
         let origin = self.allowed_origin(headers, host.host())?.clone();
         let is_preflight = request.method() == Method::OPTIONS
