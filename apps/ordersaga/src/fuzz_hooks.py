@@ -19,6 +19,17 @@ sent = {}
 fresh = itertools.count()
 
 
+@schemathesis.hook
+def before_load_schema(ctx, raw_schema):
+    """It follows no link to another service's document, and takes one for wrong."""
+    for methods in raw_schema["paths"].values():
+        for operation in methods.values():
+            for answer in operation["responses"].values():
+                links = answer.get("links", {})
+                for name in [name for name, link in links.items() if "operationRef" in link]:
+                    del links[name]
+
+
 @schemathesis.hook("before_call")
 def name_items_legibly(ctx, case, kwargs):
     """The pattern of names says only a part of what their description says in words.

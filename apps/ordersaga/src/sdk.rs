@@ -139,12 +139,21 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let is_empty = std::fs::read_dir(&out).map_or(true, |mut entries| entries.next().is_none());
     ensure!(is_empty, "{} is not empty: name another folder", out.display());
     let folder = cargo::root().join("openapi/sdk");
-    copy(&folder.join(client.to_string()), &out)?;
-    let generate = {
+    let make = {
         let out = out.clone();
-        async move { tokio::task::spawn_blocking(move || generate(client, &folder, &out)).await? }
+        async move {
+            let made = tokio::task::spawn_blocking(move || {
+                copy(&folder.join(client.to_string()), &out)?;
+                generate(client, &folder, &out)
+            });
+            made.await?
+        }
     };
-    report().step(&format!("Clients by {client}"), generate).await?;
+    if let Err(error) = report().step(&format!("Clients by {client}"), make).await {
+        // Half a package would keep the next try from its folder.
+        let _ = std::fs::remove_dir_all(&out);
+        return Err(error);
+    }
     say!("{} says how to compile and use them.", out.join("README.md").display());
     Ok(ExitCode::SUCCESS)
 }

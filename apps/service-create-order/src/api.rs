@@ -3,15 +3,15 @@
 use ordersaga_contract::OrderId;
 use ordersaga_runtime::group_commit::{GroupCommit, Rejected};
 use ordersaga_runtime::http::{
-    About, AsciiText, Bounded, Failure, Id, JsonBody, Link, LookupFailure, Problem, ProblemType,
-    Shed,
+    About, AsciiText, Bounded, Failure, Id, JsonBody, Link, List, LookupFailure, Problem,
+    ProblemType, Shed,
 };
 use ordersaga_runtime::outbox::Outbox;
 use ordersaga_runtime::postgres::ReadOnly;
+use poem::http::HeaderMap;
 use poem_openapi::param::{Header, Query};
 use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi, Tags};
-use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::Config;
@@ -47,7 +47,7 @@ pub(crate) const ABOUT: About = About {
 };
 
 /// Where many orders are placed at once, and how long such a request may be: a thousand orders with
-/// the longest keys.
+/// the longest ids, and keys as long as may be, of letters and digits.
 pub(crate) const BULK_PATH: &str = "/api/v1/orders/create-many";
 pub(crate) const BULK_BYTES: usize = 512 * 1_024;
 
@@ -118,27 +118,19 @@ impl Example for BulkOrder {
 #[serde(deny_unknown_fields)]
 struct NewOrders {
     /// The orders, 1 to 1,000 of them.
-    #[oai(validator(min_items = 1, max_items = 1000))]
-    #[serde(deserialize_with = "a_batch")]
-    orders: Vec<BulkOrder>,
+    orders: List<BulkOrder, 1, BATCH>,
 }
 
 impl Example for NewOrders {
     fn example() -> Self {
-        Self { orders: vec![BulkOrder::example(), BulkOrder::example()] }
+        let two = vec![BulkOrder::example(), BulkOrder::example()];
+        Self { orders: List::new(two).expect("there are few") }
     }
 }
 
 /// What may be left out, but is no null.
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
-}
-
-fn a_batch<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<BulkOrder>, D::Error> {
-    let orders = Vec::deserialize(from)?;
-    let fits = (1..=BATCH).contains(&orders.len());
-    let expected = || D::Error::custom(format_args!("1 to {BATCH} orders are expected"));
-    fits.then_some(orders).ok_or_else(expected)
 }
 
 fn id(number: i64) -> Id {
@@ -190,7 +182,7 @@ struct BulkAnswer {
     /// The order's id, if it is accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     order_id: Option<i64>,
-    /// Whether an earlier request under this key placed it, and not this one.
+    /// Whether an earlier request under this key placed it, or an earlier order of this request.
     is_replayed: bool,
     /// Why it is not accepted, as the answer to a single order would say it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -367,18 +359,25 @@ impl Api {
     ///
     /// Up to 1,000 orders, stored together in one transaction: the cheapest way to place them. Each
     /// order has its own answer, in the place it has in the request, and may have its own
-    /// `idempotency_key`: with them a request may be repeated safely, as a whole or in part. If any
+    /// `idempotency_key`: with them a request may be repeated safely, as a whole or in part. A key
+    /// for all of them, as a header, is refused (400). If any
     /// field is wrong, nothing is done (422); if the database cannot be reached, the answer is that
     /// of a single order (503, 504).
     #[oai(path = "/api/v1/orders/create-many", method = "post", operation_id = "create_orders")]
     async fn create_many(
         &self,
         body: JsonBody<NewOrders>,
+        headers: &HeaderMap,
         /// W3C trace context, carried along with every event of the orders; ignored if it is
         /// malformed or given twice.
         traceparent: Header<Option<String>>,
     ) -> Result<CreatedMany, Failure> {
-        let commands = body.0.orders.into_iter().map(|order| {
+        // It would be taken for a promise.
+        if headers.contains_key(KEY) {
+            let detail = "each order has its own, in its field idempotency_key";
+            return Err(Failure::invalid_parameter(KEY, detail));
+        }
+        let commands = body.0.orders.into_vec().into_iter().map(|order| {
             Command::Place(Placement {
                 item_id: order.item_id.into(),
                 seller_id: order.seller_id.into(),
@@ -431,6 +430,8 @@ impl Api {
         }
     }
 }
+
+const KEY: &str = "Idempotency-Key";
 
 const UNDECIDED: &str = "The database did not answer in time: the request may or may not have had \
                          its effect. Repeating it with the same Idempotency-Key is safe.";

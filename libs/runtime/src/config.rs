@@ -87,13 +87,15 @@ const LOCAL_DOCUMENTS: &str = "Create order=http://localhost:8000/openapi.json,\
                                Monitoring=http://localhost:8001/openapi.json,\
                                Store=http://localhost:8002/openapi.json";
 
-/// A URL with what it is called; both empty for none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A URL with what it is called; all empty for none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TitledUrl {
     /// What it is called.
     pub title: String,
     /// `http` or `https`.
     pub url: String,
+    /// The URL's origin.
+    pub origin: String,
 }
 
 /// The HTTP server and its limits.
@@ -156,7 +158,7 @@ pub struct HttpConfig {
     pub origins: Vec<String>,
     /// Documents of other services that Swagger UI offers beside this one's, as title=URL joined by
     /// commas; this service's title stands for itself. Those at localhost are offered only to who
-    /// reaches the service there. Their services must allow this one's origin.
+    /// reaches the service there. They must allow this one's origin.
     #[arg(id = "docs_urls", long = "docs-urls", env = "DOCS_URLS",
           default_value = LOCAL_DOCUMENTS, value_delimiter = ',', value_parser = titled_url)]
     pub documents: Vec<TitledUrl>,
@@ -373,22 +375,57 @@ fn host(value: &str) -> Result<String, String> {
 }
 
 fn origin(value: &str) -> Result<String, String> {
-    let host = ["http://", "https://"].iter().find_map(|scheme| value.strip_prefix(scheme));
-    if value.is_empty() || host.is_some_and(|host| !host.is_empty() && !host.contains('/')) {
-        Ok(value.to_ascii_lowercase())
-    } else {
-        Err("http:// or https:// and a host are expected, without a path".to_owned())
+    let value = value.trim();
+    if value.is_empty() {
+        return Ok(String::new());
     }
+    let (origin, rest) = split_origin(value)?;
+    if rest.is_empty() { Ok(origin) } else { Err("an origin has no path".to_owned()) }
+}
+
+/// A URL's origin as browsers send it, and what follows it.
+fn split_origin(url: &str) -> Result<(String, &str), String> {
+    let expected = || "http:// or https:// and a host in ASCII are expected".to_owned();
+    let (scheme, rest) = url.split_once("://").ok_or_else(expected)?;
+    let (scheme, is_secure) = match scheme.to_ascii_lowercase() {
+        scheme if scheme == "http" => (scheme, false),
+        scheme if scheme == "https" => (scheme, true),
+        _ => return Err(expected()),
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let authority = authority.to_ascii_lowercase();
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => {
+            let port: u16 = port.parse().map_err(|_| "the port is no number of one".to_owned())?;
+            if port == if is_secure { 443 } else { 80 } {
+                return Err("browsers leave out the scheme's own port: leave it out".to_owned());
+            }
+            host
+        }
+        _ => &authority,
+    };
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_host = if let Some(address) = bare {
+        address.parse::<std::net::Ipv6Addr>().is_ok()
+    } else {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        !host.is_empty() && host.chars().all(legal)
+    };
+    if is_host { Ok((format!("{scheme}://{authority}"), path)) } else { Err(expected()) }
 }
 
 fn titled_url(value: &str) -> Result<TitledUrl, String> {
-    let (title, url) = value.split_once('=').unwrap_or(("", value));
-    let is_web = url.starts_with("http://") || url.starts_with("https://");
-    if value.is_empty() || (!title.is_empty() && is_web) {
-        Ok(TitledUrl { title: title.to_owned(), url: url.to_owned() })
-    } else {
-        Err("a title, =, and a URL that begins with http:// or https:// are expected".to_owned())
+    let value = value.trim();
+    if value.is_empty() {
+        return Ok(TitledUrl::default());
     }
+    let (title, url) = value.split_once('=').ok_or("a title, =, and a URL are expected")?;
+    let is_plain = !url.contains(|c: char| !c.is_ascii_graphic());
+    let (origin, _) = split_origin(url)?;
+    if title.is_empty() || !is_plain {
+        return Err("a title, =, and a URL in visible ASCII are expected".to_owned());
+    }
+    Ok(TitledUrl { title: title.to_owned(), url: url.to_owned(), origin })
 }
 
 fn topic_prefix(value: &str) -> Result<String, String> {
@@ -471,7 +508,18 @@ mod tests {
             ("--http-hosts", "http://shop.example.org"),
             ("--http-origins", "desk.example.org"),
             ("--http-origins", "https://desk.example.org/"),
+            ("--http-origins", "https://*.example.org"),
+            ("--http-origins", "https://desk.example.org:443"),
+            ("--http-origins", "https://desk.example.org:99999"),
+            ("--http-origins", "https://user@desk.example.org"),
+            ("--http-origins", "https://desk.example.org?x"),
+            ("--http-origins", "https://магазин.рф"),
+            ("--http-origins", "https://:"),
             ("--docs-urls", "https://shop.example.org/openapi.json"),
+            ("--docs-urls", "Store=http://"),
+            ("--docs-urls", "Store=https://user:geheim@shop.example.org/"),
+            ("--docs-urls", "Store=https://a; script-src */"),
+            ("--docs-urls", "Store=https://a\n.example/x"),
             ("--docs-urls", "Store=/openapi.json"),
             ("--database-connections", "0"),
             ("--kafka-brokers", "broker"),
@@ -489,6 +537,24 @@ mod tests {
             let message = parsed(&[&format!("{argument}={value}")]).unwrap_err();
             assert!(message.contains(argument), "{argument}={value}: {message}");
         }
+    }
+
+    #[test]
+    fn origins_are_as_browsers_send_them() {
+        for (given, origin) in [
+            ("HTTPS://Desk.Example.org", "https://desk.example.org"),
+            (" http://localhost:8000", "http://localhost:8000"),
+            ("http://[::1]:8000", "http://[::1]:8000"),
+            ("http://[::1]", "http://[::1]"),
+            ("", ""),
+        ] {
+            assert_eq!(super::origin(given).as_deref(), Ok(origin), "{given}");
+        }
+        let store = titled_url("Store=http://localhost:8002/openapi.json").unwrap();
+        assert_eq!(
+            (store.title.as_str(), store.origin.as_str()),
+            ("Store", "http://localhost:8002")
+        );
     }
 
     #[test]

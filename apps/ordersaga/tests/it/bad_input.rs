@@ -110,7 +110,7 @@ fn defect_18_a_wrong_body_is_refused_by_field_and_nothing_is_written() -> Result
             }
             // Recursion deep enough to end a careless parser.
             let deep = bed.send(with_body(bed, service, path, "[".repeat(16_000))).await?;
-            deep.is_problem(422, "invalid-field", Some("[0]"))?;
+            deep.is_problem(422, "invalid-field", None)?;
             let large = format!("{{\"name\":\"{}\"}}", "x".repeat(20_000));
             let answer = bed.send(with_body(bed, service, path, large)).await?;
             answer.is_problem(413, "payload-too-large", None)?;

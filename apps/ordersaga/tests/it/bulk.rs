@@ -86,6 +86,7 @@ fn one_wrong_order_keeps_all_from_being_placed() -> Result<()> {
             (json!([]), &["orders"]),
             (json!(vec![good.clone(); 1_001]), &["orders"]),
             (json!([good, 7]), &["orders[1]"]),
+            (json!([[1, 1, 7]]), &["orders[0]"]),
             (json!([under_key(1, "")]), &["orders[0].idempotency_key"]),
             (json!([under_key(1, &"k".repeat(256))]), &["orders[0].idempotency_key"]),
             (json!({}), &["orders"]),
@@ -97,6 +98,11 @@ fn one_wrong_order_keeps_all_from_being_placed() -> Result<()> {
             let named = errors.iter().filter_map(|error| error["field"].as_str());
             ensure!(named.eq(fields.iter().copied()), "{errors:?}");
         }
+        // A client that knows the header of the single create would trust in it.
+        let request = bed.http.post(format!("{}{CREATE_MANY}", bed.url(Service::CreateOrder)));
+        let request = request.header("Idempotency-Key", "a").json(&json!({"orders": [good]}));
+        let answer = bed.send(request).await?;
+        answer.is_problem(400, "invalid-parameter", Some("Idempotency-Key"))?;
         ensure!(bed.number(Cluster::CreateOrder, ORDERS).await? == 0);
         Ok(())
     })

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// A client that is slower with a body of a few KiB is stuck, or means to keep us busy.
-const LIMIT: Duration = Duration::from_secs(5);
+pub(super) const LIMIT: Duration = Duration::from_secs(5);
 /// Most bodies come with their head or right behind it; they need no place.
 const AT_ONCE: Duration = Duration::from_millis(100);
 /// Of an answer that is large, what is handed to the connection at one time.
@@ -59,7 +59,8 @@ impl<B: hyper::body::Body + Unpin, H: Unpin> hyper::body::Body for Held<B, H> {
     }
 }
 
-/// Reads a request's body, of at most so many bytes, and puts it back in one piece.
+/// Reads a request's body, of at most so many bytes and in at most so much time, and puts it back in
+/// one piece.
 pub(super) async fn receive(
     request: &mut Request,
     most: usize,
@@ -75,7 +76,7 @@ pub(super) async fn receive(
     } else {
         let peer = request.data::<Arc<Connection>>().map(|connection| &connection.peer);
         let _place = limits.enter(Kind::Body, peer)?;
-        tokio::time::timeout(LIMIT.min(time), reading).await.map_err(|_| {
+        tokio::time::timeout(time, reading).await.map_err(|_| {
             Failure::new(ProblemType::RequestTimeout, "the body did not arrive in time")
         })?
     };

@@ -45,7 +45,7 @@ impl Docs {
     pub(super) fn new(title: &'static str, config: &HttpConfig) -> Self {
         let given = config.documents.iter().filter(|document| !document.url.is_empty());
         let given: Vec<_> = given.collect();
-        let is_remote = |document: &&TitledUrl| !is_loopback(host_of(&document.url));
+        let is_remote = |document: &&TitledUrl| !is_loopback(host_of(&document.origin));
         let remote: Vec<_> = given.iter().copied().filter(is_remote).collect();
         Self { title, local: Page::new(title, &given), remote: Page::new(title, &remote) }
     }
@@ -104,15 +104,14 @@ impl Page {
             .display_request_duration(true)
             .display_operation_id(true);
         let others = documents.iter().filter(|document| document.title != title);
-        let others: Vec<_> = others.map(|other| origin_of(&other.url)).collect();
+        let others: Vec<_> = others.map(|other| other.origin.as_str()).collect();
         let policy = format!(
             "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
              img-src 'self' data:; connect-src 'self' {}; frame-ancestors 'none'; \
              base-uri 'none'; form-action 'none'",
             others.join(" ")
         );
-        // Settings have no control characters, or they would not be taken.
-        let policy = HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static(""));
+        let policy = HeaderValue::from_str(&policy).expect("an origin is of visible ASCII");
         Self { config: Arc::new(config), policy }
     }
 }
@@ -124,10 +123,4 @@ fn listed(title: &str, document: &TitledUrl) -> Url<'static> {
     // As long as the program runs, and there are few.
     let leaked = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
     Url::with_primary(leaked(&document.title), leaked(url), is_own)
-}
-
-fn origin_of(url: &str) -> &str {
-    let (scheme, behind) = url.split_once("://").unwrap_or(("", url));
-    let end = behind.find('/').map_or(url.len(), |end| scheme.len() + 3 + end);
-    &url[..end]
 }

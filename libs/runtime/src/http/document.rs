@@ -67,25 +67,24 @@ pub fn print_spec<A: OpenApi>(about: &About) -> bool {
 /// The `OpenAPI` document of an API: indented JSON with a newline at its end, always the same.
 /// Generated clients ask the first server: here the usual place.
 pub fn spec<A: OpenApi>(about: &About) -> String {
-    document::<A>(about, None)
+    document::<A>(about, ServerObject::new(about.server).description("The usual place"))
 }
 
 /// The same as the service serves it: clients made from it ask the service it came from.
 pub(super) fn served<A: OpenApi>(about: &About) -> String {
     let own = ServerObject::new("/").description("The service this document comes from");
-    document::<A>(about, Some(own))
+    document::<A>(about, own)
 }
 
-fn document<A: OpenApi>(about: &About, first: Option<ServerObject>) -> String {
+fn document<A: OpenApi>(about: &About, server: ServerObject) -> String {
     let contact = ContactObject::new().name("The ordersaga maintainers");
     let license =
         LicenseObject::new("Apache-2.0").url("https://www.apache.org/licenses/LICENSE-2.0.html");
-    let usual = ServerObject::new(about.server).description("The usual place");
     let service = OpenApiService::new(Documented::<A>(PhantomData), about.title, about.version)
         .description(format!("{}{IDS}", about.description))
         .contact(contact)
-        .license(license);
-    let service = first.into_iter().chain([usual]).fold(service, OpenApiService::server);
+        .license(license)
+        .server(server);
     let mut document: Value = serde_json::from_str(&service.spec()).expect("it is JSON");
     refine(&mut document, about);
     format!("{document:#}\n")

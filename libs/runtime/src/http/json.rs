@@ -1,5 +1,7 @@
 //! JSON bodies, from bytes straight to the type and back.
 
+use std::{fmt, marker::PhantomData};
+
 use poem::{
     IntoResponse, Request, RequestBody, Response, Result,
     http::{HeaderValue, header},
@@ -10,7 +12,10 @@ use poem_openapi::{
     registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchemaRef, Registry},
     types::{Example, IsObjectType, Type},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_json::error::Category;
 
 use super::{problem::Failure, problem_type::ProblemType, wrong_fields};
@@ -64,28 +69,53 @@ impl<T: Body> ParsePayload for JsonBody<T> {
 }
 
 fn decode<T: Body>(bytes: &[u8]) -> Result<T, Failure> {
-    let value = serde_json::from_slice(bytes).map_err(|_| explain::<T>(bytes))?;
-    // serde would take an array for an object, its elements for the fields in order.
-    if bytes.trim_ascii_start().starts_with(b"{") {
-        Ok(value)
-    } else {
-        Err(Failure::new(ProblemType::InvalidField, "a JSON object is expected"))
-    }
+    let value: Result<Object<T>, _> = serde_json::from_slice(bytes);
+    value.map(|object| object.0).map_err(|_| explain::<T>(bytes))
 }
 
 /// Decodes once more, this time watching where: only bad requests pay for knowing the place.
 fn explain<T: Body>(bytes: &[u8]) -> Failure {
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut deserializer) else {
-        let detail = "there is something after the JSON value";
-        return Failure::new(ProblemType::BadRequest, detail);
-    };
-    if error.inner().classify() == Category::Data {
-        return wrong_fields::explain::<T>(bytes, &error);
+    if bytes.is_empty() {
+        return Failure::new(ProblemType::BadRequest, "malformed JSON: a body is expected");
     }
-    let text = error.into_inner().to_string();
-    let detail = if bytes.is_empty() { "a body is expected".to_owned() } else { text };
-    Failure::new(ProblemType::BadRequest, format!("malformed JSON: {detail}"))
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    match serde_path_to_error::deserialize::<_, Object<T>>(&mut deserializer) {
+        Ok(_) => {
+            let detail = "there is something after the JSON value";
+            Failure::new(ProblemType::BadRequest, detail)
+        }
+        Err(error) if error.inner().classify() == Category::Data => {
+            wrong_fields::explain::<T>(bytes, &error)
+        }
+        Err(error) => {
+            let detail = format!("malformed JSON: {}", error.inner());
+            Failure::new(ProblemType::BadRequest, detail)
+        }
+    }
+}
+
+/// A value from a JSON object. What serde derives takes an array for one, its elements for the
+/// fields in order, which nobody could reorder then.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+    }
 }
 
 impl<T: Serialize + Send> IntoResponse for JsonBody<T> {
@@ -128,11 +158,12 @@ impl_apirequest_for_payload!(JsonBody<T>, T: Body);
 
 #[cfg(test)]
 mod tests {
-    use poem_openapi::Object;
-    use serde::Deserialize;
+    use poem::IntoResponse;
+    use poem_openapi::{Object, types::Example};
+    use serde::{Deserialize, Serialize};
 
-    use super::*;
-    use crate::http::{Bounded, Id, Problem, Text};
+    use super::{JsonBody, Payload, ProblemType, decode};
+    use crate::http::{Bounded, Failure, Id, List, Problem, Text};
 
     #[derive(Object, Serialize, Deserialize, Debug)]
     #[serde(deny_unknown_fields)]
@@ -146,14 +177,14 @@ mod tests {
     struct Basket {
         client_id: Id,
         name: Text<1, 10>,
-        lines: Vec<Line>,
+        lines: List<Line, 0, 600>,
     }
 
     impl Example for Basket {
         fn example() -> Self {
             let line = Line { quantity: Bounded::new(1).unwrap() };
             let client_id = Id::new(1).unwrap();
-            Self { client_id, name: Text::new("a").unwrap(), lines: vec![line] }
+            Self { client_id, name: Text::new("a").unwrap(), lines: List::new(vec![line]).unwrap() }
         }
     }
 
@@ -193,7 +224,9 @@ mod tests {
         invalid(r#"{"client_id":1,"name":"a","lines":[{}]}"#, Some("lines[0].quantity"));
         invalid(r#"{"client_id":1,"name":"a","lines":[{"y":1}]}"#, Some("lines[0].y"));
         invalid("[]", None);
+        invalid(r#"[0,"a",[]]"#, None);
         invalid(r#"[1,"a",[]]"#, None);
+        invalid(r#"{"client_id":1,"name":"a","lines":[[1]]}"#, Some("lines[0]"));
         invalid("null", None);
     }
 
@@ -203,9 +236,12 @@ mod tests {
             (r#"{"client_id":0,"name":"","lines":7}"#, "client_id name lines"),
             (r#"{"x":1,"y":1}"#, "x y client_id name lines"),
             (
-                r#"{"lines":[{"quantity":0},{"quantity":1},{"z":1},7],"client_id":1}"#,
-                "lines[0].quantity lines[2].z lines[2].quantity lines[3] name",
+                r#"{"lines":[{"quantity":0},{"quantity":1},{"z":1},7,[1]],"client_id":1}"#,
+                "lines[0].quantity lines[2].z lines[2].quantity lines[3] lines[4] name",
             ),
+            // In the body's order.
+            (r#"{"x":1,"client_id":0,"name":"","lines":7}"#, "x client_id name lines"),
+            (r#"{"a`b":1,".name":1,"":1,"lines":[],"name":""}"#, "a`b .name  name client_id"),
             (r#"{"client_id":1,"client_id":1,"name":""}"#, "client_id name lines"),
             ("[]", ""),
         ] {
@@ -219,8 +255,37 @@ mod tests {
         let lines = r#"{"quantity":0},"#.repeat(500) + r#"{"quantity":1}"#;
         let many = problem(&format!(r#"{{"client_id":1,"name":"a","lines":[{lines}]}}"#));
         assert_eq!(many.errors.unwrap().len(), 20);
+        let lines = r#"{"quantity":1},"#.repeat(600) + r#"{"quantity":0}"#;
+        let long = problem(&format!(r#"{{"client_id":0,"name":"a","lines":[{lines}]}}"#));
+        let errors = long.errors.unwrap();
+        assert_eq!(errors.iter().map(|it| &*it.field).collect::<Vec<_>>(), ["client_id", "lines"]);
+        assert_eq!(errors[1].detail, "0 to 600 of them are expected");
         let long = problem(&format!(r#"{{"{}":1}}"#, "x".repeat(9_000)));
         assert!(serde_json::to_string(&long).unwrap().len() < 3_000);
+        let text = problem(&format!("\"{}\"", "x".repeat(9_000)));
+        assert!(serde_json::to_string(&text).unwrap().len() < 3_000);
+    }
+
+    #[test]
+    fn what_is_expected_is_said_in_words_of_json() {
+        for (json, detail) in [
+            ("[]", "invalid type: array, expected an object"),
+            ("null", "invalid type: null, expected an object"),
+            (r#"{"client_id":{}}"#, "invalid type: object, expected a whole number from 1 to"),
+            (r#"{"lines":{}}"#, "invalid type: object, expected an array of 0 to 600"),
+            (r#"{"lines":[true]}"#, "invalid type: boolean `true`, expected an object"),
+            (
+                r#"{"client_id":"at line 3"}"#,
+                "invalid type: string \"at line 3\", expected a whole",
+            ),
+            (
+                r#"{"x at line 1 column 2":1}"#,
+                "unknown field `x at line 1 column 2`, expected one of",
+            ),
+        ] {
+            let found = problem(json).detail;
+            assert!(found.starts_with(detail), "{json}: {found}");
+        }
     }
 
     #[test]

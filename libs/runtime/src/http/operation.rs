@@ -70,8 +70,9 @@ impl<E: Endpoint<Output = Response>> Operation<E> {
         let enter_large = |_| rules.limits.enter(Kind::LargeBody, peer);
         let _large = rules.large_body.map(enter_large).transpose()?;
         if rules.declared.body {
+            let time = rules.large_body.map_or(body::LIMIT.min(rules.timeout), |_| rules.timeout);
             let most = rules.large_body.unwrap_or(rules.body_bytes);
-            body::receive(&mut request, most, &rules.limits, rules.timeout).await?;
+            body::receive(&mut request, most, &rules.limits, time).await?;
         } else {
             // Kept, what it has received would count against all of its connection's requests.
             drop(request.take_body());

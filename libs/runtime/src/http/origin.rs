@@ -54,6 +54,9 @@ impl Origins {
             let detail = "the service is not reached under this name (HTTP_HOSTS)";
             return Err(Failure::new(ProblemType::Misdirected, detail));
         }
+        if request.headers().get_all(header::ORIGIN).iter().nth(1).is_some() {
+            return Err(Failure::new(ProblemType::BadRequest, "the header Origin is given twice"));
+        }
         let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
         if reads || self.may_change(request.headers(), &host) {
             Ok(())
@@ -102,8 +105,9 @@ impl Origins {
     /// What the answer to this request says to a page of an allowed origin; `None` for all others.
     pub(super) fn share(&self, request: &Request) -> Option<Shared> {
         let headers = request.headers();
-        // Few requests come from a page.
-        headers.get(header::ORIGIN)?;
+        // Few requests come from a page, and none from two.
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        origins.next().filter(|_| origins.next().is_none())?;
         let host = host(request.uri(), headers).ok().flatten()?;
         let origin = self.allowed_origin(headers, host.host())?.clone();
         let is_preflight = request.method() == Method::OPTIONS
@@ -296,6 +300,16 @@ mod tests {
         ] {
             let outcome = check(&Method::POST, "/", &[("host", host), origin]);
             assert_eq!(outcome.is_ok(), may, "{host} {origin:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_has_one_origin() {
+        let origins = [("origin", "http://localhost:8002"), ("origin", "http://evil.example")];
+        for origins in [origins, [origins[1], origins[0]]] {
+            let outcome =
+                check(&Method::GET, "/", &[&[("host", "localhost")], &origins[..]].concat());
+            assert_eq!(outcome, Err(ProblemType::BadRequest), "{origins:?}");
         }
     }
 

@@ -44,8 +44,8 @@ pub struct Problem {
     /// The parameter or the field of the body that is wrong, as `item_id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// Each field of the body that is wrong, if some are; of very many the first. `field` and
-    /// `detail` are of the first.
+    /// Each field of the body that is wrong, if some are; of very many the first, of fields that are
+    /// repeated one. `field` and `detail` are of the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errors: Option<Vec<FieldError>>,
     /// The `X-Request-Id` of this request, to be quoted to support.

@@ -176,9 +176,10 @@ fn add_page(table: &mut Table, path: &str, inner: BoxEndpoint<'static>) {
 
 /// Puts the pages about the API into the table of routes.
 fn add_pages(table: &mut Table, spec: &str, docs: Docs) {
-    let to_docs = || make_sync(|_| Redirect::temporary("/docs/")).map_to_response().boxed();
-    add_page(table, "/", to_docs());
-    add_page(table, "/docs", to_docs());
+    for (path, target) in [("/", "/docs/"), ("/docs", "/docs/"), ("/problems", "/problems/")] {
+        let redirect = make_sync(move |_| Redirect::temporary(target)).map_to_response();
+        add_page(table, path, redirect.boxed());
+    }
     let docs = Arc::new(docs);
     for path in ["/docs/", "/docs/*path"] {
         let docs = docs.clone();

@@ -21,6 +21,7 @@ async fn the_pages_of_every_service() {
 
     let answer = send(&endpoint, get("/openapi.json")).await;
     let served: Value = answer.json();
+    assert_eq!(served["servers"].as_array().unwrap().len(), 1);
     assert_eq!(served["servers"][0]["url"], "/");
     assert_eq!(
         served["paths"],
@@ -49,14 +50,15 @@ async fn the_pages_of_every_service() {
 
 #[tokio::test]
 async fn swagger_ui_offers_the_documents_that_the_client_reaches() {
-    let document = |title: &str, url: &str| crate::config::TitledUrl {
+    let document = |title: &str, origin: &str| crate::config::TitledUrl {
         title: title.to_owned(),
-        url: url.to_owned(),
+        url: format!("{origin}/openapi.json"),
+        origin: origin.to_owned(),
     };
     let documents = vec![
-        document("Example", "http://localhost:8000/openapi.json"),
-        document("Near", "http://localhost:8001/openapi.json"),
-        document("Far", "https://shop.example.org/far/openapi.json"),
+        document("Example", "http://localhost:8000"),
+        document("Near", "http://localhost:8001"),
+        document("Far", "https://shop.example.org"),
     ];
     let hosts = vec!["shop.example.org".to_owned()];
     let endpoint = endpoint(&HttpConfig { hosts, documents, ..config() });
@@ -68,7 +70,7 @@ async fn swagger_ui_offers_the_documents_that_the_client_reaches() {
         let near = answer.body.contains("http://localhost:8001/openapi.json");
         assert_eq!(near, policy.contains("'self' http://localhost:8001 https"), "{policy}");
         assert!(answer.body.contains("\"/openapi.json\""), "its own: {}", answer.body);
-        assert!(answer.body.contains("https://shop.example.org/far/openapi.json"));
+        assert!(answer.body.contains("https://shop.example.org/openapi.json"));
         assert!(policy.contains(" https://shop.example.org;"), "{policy}");
         near
     };
@@ -125,6 +127,8 @@ async fn each_kind_of_problem_has_a_page() {
         assert_eq!(page.status, 200);
         assert!(page.body.contains(&kind.uri()), "{}", page.body);
     }
+    let bare = send(&endpoint, get("/problems")).await;
+    assert_eq!((bare.status, bare.header("location")), (307, Some("/problems/")));
     let unknown = send(&endpoint, get("/problems/none")).await;
     unknown.is_problem(ProblemType::NotFound, None);
 }
