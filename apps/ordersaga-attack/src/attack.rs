@@ -39,7 +39,7 @@ const EVERY: &[Service] = &Service::ALL;
 const REST: Duration = Duration::from_secs(1);
 
 /// All attacks.
-pub(crate) static ALL: [Attack; 14] = [
+pub(crate) static ALL: [Attack; 13] = [
     Attack {
         name: "windows",
         what: "an HTTP/2 connection with window 0, 250 streams that ask for a large page",
@@ -93,15 +93,6 @@ pub(crate) static ALL: [Attack; 14] = [
         rest: REST,
         statuses: &[],
         life: |client| places::bodies(client).boxed(),
-    },
-    Attack {
-        name: "bulks",
-        what: "sends 512 KiB with a thousand orders, the last thirty of them wrong",
-        against: &[Service::CreateOrder],
-        clients: 32,
-        rest: Duration::ZERO,
-        statuses: &["422", "429"],
-        life: |client| floods::bulks(client).boxed(),
     },
     Attack {
         name: "polls",

@@ -26,14 +26,3 @@ pub(super) async fn items(client: Client) -> io::Result<String> {
     let item = json!({"seller_id": 2, "price": 1, "name": "flood", "quantity": 1});
     client.answered(client.http.post(client.url("/api/v1/items/add")).json(&item)).await
 }
-
-/// What is wrong with a body is looked for once for each of its errors.
-pub(super) async fn bulks(client: Client) -> io::Result<String> {
-    let good = r#"{"item_id":1,"seller_id":2,"client_id":3},"#.repeat(970);
-    let wrong = ["{}"; 30].join(",");
-    let mut body = format!(r#"{{"orders":[{good}{wrong}]}}"#);
-    body.extend(std::iter::repeat_n(' ', 512 * 1_024 - body.len()));
-    let request = client.http.post(client.url("/api/v1/orders/create-many"));
-    let request = request.header("Content-Type", "application/json");
-    client.answered(request.body(body)).await
-}
