@@ -3,8 +3,8 @@
 use ordersaga_contract::OrderId;
 use ordersaga_runtime::group_commit::{GroupCommit, Rejected};
 use ordersaga_runtime::http::{
-    About, AsciiText, Bounded, Failure, Id, JsonBody, Link, List, LookupFailure, Problem,
-    ProblemType, Shed,
+    About, AsciiText, Bounded, Failure, IDEMPOTENCY_KEY, Id, JsonBody, Link, List, LookupFailure,
+    Problem, ProblemType, Shed,
 };
 use ordersaga_runtime::outbox::Outbox;
 use ordersaga_runtime::postgres::ReadOnly;
@@ -81,6 +81,20 @@ impl Example for NewOrder {
     /// Of the item that a fresh store has for this.
     fn example() -> Self {
         Self { item_id: id(1_000), seller_id: id(1), client_id: id(7), quantity: one() }
+    }
+}
+
+impl NewOrder {
+    /// The command that places it.
+    fn place(self, key: Option<AsciiText<1, 255>>, traceparent: Option<String>) -> Command {
+        Command::Place(Placement {
+            item_id: self.item_id.into(),
+            seller_id: self.seller_id.into(),
+            client_id: self.client_id.into(),
+            quantity: self.quantity.into(),
+            key: key.map(AsciiText::into_string).map(Key::new),
+            traceparent,
+        })
     }
 }
 
@@ -335,16 +349,7 @@ impl Api {
         /// malformed or given twice.
         traceparent: Header<Option<String>>,
     ) -> Result<Created, Failure> {
-        let NewOrder { item_id, seller_id, client_id, quantity } = body.0;
-        let placement = Placement {
-            item_id: item_id.into(),
-            seller_id: seller_id.into(),
-            client_id: client_id.into(),
-            quantity: quantity.into(),
-            key: idempotency_key.0.map(AsciiText::into_string).map(Key::new),
-            traceparent: traceparent.0,
-        };
-        let command = Command::Place(placement);
+        let command = body.0.place(idempotency_key.0, traceparent.0);
         match self.submit(&self.orders, command, self.outbox_limit).await? {
             Answer::Placed { order, is_replayed } => Ok(Created::Created(
                 JsonBody(OrderCreated { order_id: order.get() }),
@@ -360,9 +365,8 @@ impl Api {
     /// Up to 1,000 orders, stored together in one transaction: the cheapest way to place them. Each
     /// order has its own answer, in the place it has in the request, and may have its own
     /// `idempotency_key`: with them a request may be repeated safely, as a whole or in part. A key
-    /// for all of them, as a header, is refused (400). If any
-    /// field is wrong, nothing is done (422); if the database cannot be reached, the answer is that
-    /// of a single order (503, 504).
+    /// for all of them, as a header, is refused (400). If any field is wrong, nothing is done (422);
+    /// if the database cannot be reached, the answer is that of a single order (503, 504).
     #[oai(path = "/api/v1/orders/create-many", method = "post", operation_id = "create_orders")]
     async fn create_many(
         &self,
@@ -373,19 +377,14 @@ impl Api {
         traceparent: Header<Option<String>>,
     ) -> Result<CreatedMany, Failure> {
         // It would be taken for a promise.
-        if headers.contains_key(KEY) {
+        if headers.contains_key(IDEMPOTENCY_KEY) {
             let detail = "each order has its own, in its field idempotency_key";
-            return Err(Failure::invalid_parameter(KEY, detail));
+            return Err(Failure::invalid_parameter(IDEMPOTENCY_KEY, detail));
         }
         let commands = body.0.orders.into_vec().into_iter().map(|order| {
-            Command::Place(Placement {
-                item_id: order.item_id.into(),
-                seller_id: order.seller_id.into(),
-                client_id: order.client_id.into(),
-                quantity: order.quantity.into(),
-                key: order.idempotency_key.map(AsciiText::into_string).map(Key::new),
-                traceparent: traceparent.0.clone(),
-            })
+            let BulkOrder { item_id, seller_id, client_id, quantity, idempotency_key } = order;
+            let order = NewOrder { item_id, seller_id, client_id, quantity };
+            order.place(idempotency_key, traceparent.0.clone())
         });
         let answers = self.submit(&self.bulks, commands.collect(), self.outbox_limit).await?;
         if let [first @ (Answer::ReadOnly | Answer::Undecided), rest @ ..] = &answers[..]
@@ -430,8 +429,6 @@ impl Api {
         }
     }
 }
-
-const KEY: &str = "Idempotency-Key";
 
 const UNDECIDED: &str = "The database did not answer in time: the request may or may not have had \
                          its effect. Repeating it with the same Idempotency-Key is safe.";

@@ -14,7 +14,7 @@ use hyper::body::{Frame, SizeHint};
 use poem::{Body, Request, error::ReadBodyError, http::header};
 
 use super::{
-    connections::Connection,
+    connections::{Connection, peer_of},
     limits::{Kind, Limits},
     problem::Failure,
     problem_type::ProblemType,
@@ -74,8 +74,7 @@ pub(super) async fn receive(
     let read = if let Ok(read) = tokio::time::timeout(AT_ONCE.min(time), &mut reading).await {
         read
     } else {
-        let peer = request.data::<Arc<Connection>>().map(|connection| &connection.peer);
-        let _place = limits.enter(Kind::Body, peer)?;
+        let _place = limits.enter(Kind::Body, peer_of(request))?;
         tokio::time::timeout(time, reading).await.map_err(|_| {
             Failure::new(ProblemType::RequestTimeout, "the body did not arrive in time")
         })?

@@ -13,6 +13,7 @@ use std::{
 
 use indexmap::IndexMap;
 use parking_lot::Mutex;
+use poem::Request;
 use prometheus::{IntCounterVec, IntGauge, register_int_counter_vec, register_int_gauge};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -90,6 +91,11 @@ pub(super) struct Standing {
     connections: Arc<Connections>,
     number: u64,
     pub(super) connection: Arc<Connection>,
+}
+
+/// What the clients of a request's address hold, if it came over a connection.
+pub(super) fn peer_of(request: &Request) -> Option<&Arc<Peer>> {
+    request.data::<Arc<Connection>>().map(|connection| &connection.peer)
 }
 
 impl Connection {

@@ -11,7 +11,7 @@ use poem_openapi::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    problem::{CONTENT_TYPE, example},
+    problem::{CONTENT_TYPE, IDEMPOTENCY_KEY, example},
     problem_type::ProblemType,
     service::Table,
 };
@@ -130,8 +130,6 @@ const IDS: &str = "\n\nIds are integers from 1 to 2^63-1. `order_id` and `item_i
                    stay below 2^53, where the numbers of JavaScript are exact. `seller_id` and \
                    `client_id` are the client's own: a client in JavaScript keeps them below 2^53, or \
                    reads and writes JSON with a parser that keeps integers of 64 bits.";
-
-const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
 fn refine(document: &mut Value, about: &About) {
     // poem-openapi keeps to what has been so since 3.0.0.

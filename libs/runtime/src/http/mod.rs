@@ -35,7 +35,7 @@ pub use json::JsonBody;
 pub use limits::RequestPlace;
 pub use list::List;
 pub use metrics::Shed;
-pub use problem::{Failure, FieldError, LookupFailure, Problem};
+pub use problem::{Failure, FieldError, IDEMPOTENCY_KEY, LookupFailure, Problem};
 pub use problem_type::ProblemType;
 pub use rate::{ClientAddress, RateLimit};
 pub use server::{Listener, bind, serve, serve_admin};

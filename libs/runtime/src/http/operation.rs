@@ -17,7 +17,7 @@ use tracing::Instrument;
 
 use super::{
     body,
-    connections::Connection,
+    connections::peer_of,
     limits::{Kind, Limits, RequestPlace},
     metrics::{Active, RouteMetrics},
     problem::Failure,
@@ -65,20 +65,20 @@ impl<E: Endpoint<Output = Response>> Operation<E> {
             return self.handle(request).await;
         };
         rules.declared.check(&request)?;
-        let connection = request.data::<Arc<Connection>>().cloned();
-        let peer = connection.as_ref().map(|connection| &connection.peer);
-        let enter_large = |_| rules.limits.enter(Kind::LargeBody, peer);
-        let _large = rules.large_body.map(enter_large).transpose()?;
+        let enter = |kind, request: &Request| rules.limits.enter(kind, peer_of(request));
+        let _large = rules.large_body.map(|_| enter(Kind::LargeBody, &request)).transpose()?;
         if rules.declared.body {
-            let time = rules.large_body.map_or(body::LIMIT.min(rules.timeout), |_| rules.timeout);
-            let most = rules.large_body.unwrap_or(rules.body_bytes);
+            let (most, time) = match rules.large_body {
+                Some(bytes) => (bytes, rules.timeout),
+                None => (rules.body_bytes, body::LIMIT.min(rules.timeout)),
+            };
             body::receive(&mut request, most, &rules.limits, time).await?;
         } else {
             // Kept, what it has received would count against all of its connection's requests.
             drop(request.take_body());
         }
         // Taken when all of the request is there, and kept as long as it is at work.
-        let place = RequestPlace::new(rules.limits.enter(Kind::Request, peer)?);
+        let place = RequestPlace::new(enter(Kind::Request, &request)?);
         request.set_data(place.clone());
         let handling = self.handle(request);
         tokio::time::timeout(rules.timeout, handling).await.unwrap_or_else(|_| {

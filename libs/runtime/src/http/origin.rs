@@ -162,7 +162,7 @@ pub(super) fn host_of(url: &str) -> &str {
     }
 }
 
-/// The name under which a request came, as far as it has one.
+/// Whether the client reaches the service on its own machine.
 pub(super) fn reached_at_loopback(request: &Request) -> bool {
     let host = host(request.uri(), request.headers()).ok().flatten();
     host.is_some_and(|host| is_loopback(host.host()))

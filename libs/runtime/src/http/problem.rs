@@ -24,6 +24,9 @@ use super::{
 
 pub(super) const CONTENT_TYPE: &str = "application/problem+json";
 
+/// The header, as clients know it.
+pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
 /// `Retry-After` where room comes only with time, or by an operator.
 const NO_ROOM: u32 = 60;
 
@@ -115,7 +118,7 @@ impl Failure {
     /// 422: the idempotency key came with another request before.
     pub fn key_reused() -> Self {
         let detail = "this Idempotency-Key was used before, with another request";
-        Self::new(ProblemType::IdempotencyKeyReused, detail).with_field("Idempotency-Key")
+        Self::new(ProblemType::IdempotencyKeyReused, detail).with_field(IDEMPOTENCY_KEY)
     }
 
     /// 429 or 503: the request is turned away before anything is done for it. Counted, so that

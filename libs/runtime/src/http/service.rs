@@ -20,7 +20,7 @@ use poem_openapi::{
 };
 
 use super::{
-    connections::Connection,
+    connections::peer_of,
     docs::Docs,
     document::{self, About},
     json::JsonBody,
@@ -151,8 +151,7 @@ impl AdminPages {
     fn add_limited(self, table: &mut Table) {
         let limits = self.limits.clone();
         let metrics = make(move |request: Request| {
-            let peer = request.data::<Arc<Connection>>().map(|connection| &connection.peer);
-            let place = limits.enter(Kind::Page, peer);
+            let place = limits.enter(Kind::Page, peer_of(&request));
             async move {
                 let _place = place.map_err(poem::Error::from)?;
                 metrics::page_in_turn().await.map_err(poem::Error::from)
