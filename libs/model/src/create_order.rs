@@ -38,15 +38,10 @@ impl CreateOrder {
     /// The topics it follows.
     pub const TOPICS: [Topic; 2] = [Topic::Reservation, Topic::Reset];
 
-    /// Accepts the order: its row and its event, in one transaction. The relay may have passed the
-    /// event's place by then.
-    pub fn accept(&mut self, is_passed: bool) {
+    /// Accepts the order: its row and its event, in one transaction.
+    pub fn accept(&mut self) {
         self.row = Row::Placed;
-        if is_passed {
-            self.outbox.append_late(Fact::Placed);
-        } else {
-            self.outbox.append(Fact::Placed);
-        }
+        self.outbox.append(Fact::Placed);
     }
 
     /// Whether `input` would change the order.

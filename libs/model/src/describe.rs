@@ -53,7 +53,6 @@ pub(crate) fn action(step: Step) -> String {
         Step::MoveAndDie(service, place, topic) => {
             format!("{} moves past {topic} of {} and dies", service.name(), name(place))
         }
-        Step::AcceptLate(place) => format!("create-order accepts {} late", name(place)),
         Step::SeeStock(place) => format!("store reads the stock for {}", name(place)),
     }
 }
@@ -146,11 +145,6 @@ impl Telling<'_> {
                     order(place)
                 )
             }
-            Step::AcceptLate(place) => format!(
-                "create-order accepts {} by a transaction that began early and commits late: \
-                 the relay has passed its event's place",
-                order(place)
-            ),
             Step::SeeStock(place) => {
                 let stock = self.before.item;
                 format!(
@@ -191,7 +185,7 @@ impl Telling<'_> {
         }
     }
 
-    fn crash(&self, service: Service, deleted: &[u8]) -> String {
+    fn crash(&self, service: Service, deleted: &[u16]) -> String {
         let repeated = self.before.orders.iter().zip(deleted).zip(self.names).flat_map(
             |((order, deleted), name)| {
                 let outbox = order.outbox(service).into_iter();

@@ -7,28 +7,29 @@ use crate::state::{ORDERS, Saga, Service, State};
 use crate::step::{Place, Step};
 
 /// Every way in which a service can die that makes a difference.
-pub(crate) fn crashes(state: &State, steps: &mut Vec<Step>) {
+pub(crate) fn crashes(state: &State, is_taken_over: bool, steps: &mut Vec<Step>) {
     if state.budget.crashes > 0 {
         for service in Service::ALL {
-            crashes_of(state, service, steps);
+            crashes_of(state, service, is_taken_over, steps);
         }
     }
 }
 
-/// What it had in memory is lost, and of what it had published, any first part may be deleted.
-fn crashes_of(state: &State, service: Service, steps: &mut Vec<Step>) {
-    let most = |order: &Saga| order.outbox(service).map_or(0, Outbox::deletable);
-    let most: Vec<_> = state.orders.iter().map(most).collect();
+/// What it had in memory is lost, and of what it had published, any part may be deleted.
+fn crashes_of(state: &State, service: Service, is_taken_over: bool, steps: &mut Vec<Step>) {
+    let published = |order: &Saga| order.outbox(service).map_or(0, Outbox::deletable);
+    let published: Vec<_> = state.orders.iter().map(published).collect();
     let mut deleted = [0; ORDERS];
     loop {
-        if loses_something(state, service, deleted) {
+        if loses_something(state, service, deleted, is_taken_over) {
             steps.push(Step::Crash(service, deleted));
         }
-        // Counts on, each place up to what may be deleted there.
-        let Some(place) = (0..most.len()).find(|place| deleted[*place] < most[*place]) else {
-            return;
+        // Counts on, each place through the parts of what was published there.
+        let Some(place) = (0..published.len()).find(|place| deleted[*place] != published[*place])
+        else {
+            break;
         };
-        deleted[place] += 1;
+        deleted[place] = (deleted[place] | !published[place]).wrapping_add(1) & published[place];
         deleted[..place].fill(0);
     }
 }
@@ -74,22 +75,34 @@ pub(crate) fn bring_back(state: &State, place: Place, steps: &mut Vec<Step>) {
     steps.extend(state.orders[place].aside.iter().map(|fact| Step::BringBack(place, fact)));
 }
 
-fn loses_something(state: &State, service: Service, deleted: [u8; ORDERS]) -> bool {
+fn loses_something(
+    state: &State,
+    service: Service,
+    deleted: [u16; ORDERS],
+    is_taken_over: bool,
+) -> bool {
     state.orders.iter().zip(deleted).any(|(order, deleted)| {
-        let repeats = order
-            .outbox(service)
-            .is_some_and(|outbox| outbox.repeated(deleted).next().is_some() || outbox.has_passed());
+        let differs = |outbox: &Outbox| {
+            let leaves = !is_taken_over && outbox.is_waiting();
+            leaves || outbox.repeated(deleted).next().is_some()
+        };
+        let differs = order.outbox(service).is_some_and(differs);
         let moves = order.consumers(service).iter().any(|c| c.position != c.offset);
-        repeats || moves || (service == Service::Store && order.store.seen.is_some())
+        differs || moves || (service == Service::Store && order.store.seen.is_some())
     })
 }
 
 /// A service dies and starts again.
-pub(crate) fn crash(state: &mut State, service: Service, deleted: [u8; ORDERS]) {
+pub(crate) fn crash(
+    state: &mut State,
+    service: Service,
+    deleted: [u16; ORDERS],
+    is_taken_over: bool,
+) {
     state.budget.crashes -= 1;
     for (order, deleted) in state.orders.iter_mut().zip(deleted) {
         if let Some(outbox) = order.outbox_mut(service) {
-            outbox.restart(deleted);
+            outbox.restart(deleted, is_taken_over);
         }
         for topic in service.topics() {
             order.consumer_mut(service, *topic).restart();

@@ -1,15 +1,13 @@
 //! The outbox and its relay, of one service and one order.
 //!
-//! Rows are durable and committed with the state they tell of. What the relay has published and not
-//! yet deleted it knows in memory only: after a crash it publishes that again. Which rows had been
-//! deleted by then is decided when the crash comes ([`Outbox::restart`]): until then nothing can
-//! tell a published row from a deleted one, so deleting needs no steps of its own.
+//! Rows are durable and committed with the state they tell of. What was published and not yet deleted
+//! is known in memory only: after a crash, whoever takes the rows over publishes it again. Which rows
+//! had been deleted by then is decided when the crash comes ([`Outbox::restart`]): until then nothing
+//! can tell a published row from a deleted one, so deleting needs no steps of its own.
 //!
-//! The real outbox holds the rows of all orders in commit order. Here order is kept within an order
-//! and topic only, which is what partitions keep; the model so has all that the relay can do, and
-//! more.
+//! Rows are published in any order, and any of those published may be deleted first.
 
-use ordersaga_contract::{Fact, Topic};
+use ordersaga_contract::Fact;
 
 use crate::sequence::Sequence;
 
@@ -17,11 +15,11 @@ use crate::sequence::Sequence;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Outbox {
     rows: Sequence,
-    /// Rows published since the relay started, a bit each. In memory.
+    /// Rows published since the service started, a bit each. In memory.
     published: u16,
-    /// Rows that the relay's cursor has passed without seeing them, a bit each. In memory; only
-    /// where [`Guard::CommitOrder`](crate::Guard::CommitOrder) is missing.
-    passed: u16,
+    /// Rows that a process left behind and nobody takes over, a bit each; only where
+    /// [`Guard::Takeover`](crate::Guard::Takeover) is missing.
+    lost: u16,
 }
 
 impl Outbox {
@@ -30,24 +28,16 @@ impl Outbox {
         self.rows.push(fact);
     }
 
-    /// Adds a row at a place which the relay has passed already.
-    pub fn append_late(&mut self, fact: Fact) {
-        self.passed |= 1 << self.rows.len();
-        self.rows.push(fact);
-    }
-
-    /// The row of `topic` that the relay publishes next, and its event.
-    pub fn next(&self, topic: Topic) -> Option<(u8, Fact)> {
-        let done = self.published | self.passed;
-        (0..)
-            .zip(self.rows.iter())
-            .find(|(row, fact)| done & (1 << row) == 0 && fact.topic() == topic)
+    /// The rows that may be published next, with their events.
+    pub fn unpublished(&self) -> impl Iterator<Item = (u8, Fact)> + use<> {
+        let done = self.published | self.lost;
+        (0..).zip(self.rows.iter()).filter(move |(row, _)| done & (1 << row) == 0)
     }
 
     /// Whether the relay still has something to publish.
     pub fn is_waiting(&self) -> bool {
         let all = (1_u32 << self.rows.len()) - 1;
-        u32::from(self.published | self.passed) != all
+        u32::from(self.published | self.lost) != all
     }
 
     /// The event of a row.
@@ -65,40 +55,46 @@ impl Outbox {
         self.published |= 1 << row;
     }
 
-    /// Whether the relay has passed a row.
-    pub fn has_passed(&self) -> bool {
-        self.passed != 0
+    /// The rows that may have been deleted, a bit each.
+    pub fn deletable(&self) -> u16 {
+        self.published
     }
 
-    /// How many rows the relay may have deleted: those published with all before them.
-    pub fn deletable(&self) -> u8 {
-        u8::try_from(self.published.trailing_ones()).expect("at most sixteen")
+    /// The service starts again: the rows `deleted` are gone, and of the rest it knows nothing.
+    /// Without a takeover, what had not been published by then never is.
+    pub fn restart(&mut self, deleted: u16, is_taken_over: bool) {
+        let mut after = Self::default();
+        for (row, fact) in
+            (0_u8..).zip(self.rows.iter()).filter(|(row, _)| deleted & (1 << row) == 0)
+        {
+            let is_lost = self.lost & (1 << row) != 0 || self.published & (1 << row) == 0;
+            if is_lost && !is_taken_over {
+                after.lost |= 1 << after.rows.len();
+            }
+            after.append(fact);
+        }
+        *self = after;
     }
 
-    /// The relay starts again: the first `deleted` rows are gone, and of the rest it knows nothing.
-    pub fn restart(&mut self, deleted: u8) {
-        self.rows = self.rows.iter().skip(usize::from(deleted)).collect();
-        (self.published, self.passed) = (0, 0);
-    }
-
-    /// The events of the first rows that stay when `deleted` are gone and were published before.
-    pub fn repeated(&self, deleted: u8) -> impl Iterator<Item = Fact> {
-        let published = self.published;
+    /// The events of the rows that stay when `deleted` are gone and were published before.
+    pub fn repeated(&self, deleted: u16) -> impl Iterator<Item = Fact> + use<> {
+        let stay = self.published & !deleted;
         (0..)
             .zip(self.rows.iter())
-            .filter(move |(row, _)| *row >= deleted && published & (1 << row) != 0)
+            .filter(move |(row, _)| stay & (1 << row) != 0)
             .map(|(_, fact)| fact)
     }
 
     /// Forgets rows that are published: where no crash can come any more, they make no difference.
     pub fn forget_published(&mut self) {
-        let (published, passed) = (self.published, self.passed);
-        let rows = self.rows;
-        *self = Self::default();
-        for (row, fact) in (0_u8..).zip(rows.iter()).filter(|(row, _)| published & (1 << row) == 0)
+        let mut left = Self::default();
+        for (row, fact) in
+            (0_u8..).zip(self.rows.iter()).filter(|(r, _)| self.published & (1 << r) == 0)
         {
-            if passed & (1 << row) == 0 { self.append(fact) } else { self.append_late(fact) }
+            left.lost |= u16::from(self.lost & (1 << row) != 0) << left.rows.len();
+            left.append(fact);
         }
+        *self = left;
     }
 }
 
@@ -111,25 +107,24 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.append(Fact::Placed);
         outbox.append(Fact::ResetByClient);
-        assert_eq!(outbox.next(Topic::Reset), Some((1, Fact::ResetByClient)));
+        let rows = [(0, Fact::Placed), (1, Fact::ResetByClient)];
+        assert_eq!(outbox.unpublished().collect::<Vec<_>>(), rows);
         outbox.publish(1);
-        assert_eq!(outbox.deletable(), 0, "a row before it waits");
+        assert_eq!((outbox.deletable(), outbox.is_waiting()), (0b10, true));
         outbox.publish(0);
         assert!(!outbox.is_waiting());
-        assert_eq!(outbox.repeated(1).collect::<Vec<_>>(), [Fact::ResetByClient]);
-        outbox.restart(1);
-        assert_eq!(outbox.next(Topic::Reset), Some((0, Fact::ResetByClient)));
-        assert_eq!(outbox.next(Topic::Incoming), None);
+        assert_eq!(outbox.repeated(0b10).collect::<Vec<_>>(), [Fact::Placed]);
+        outbox.restart(0b10, true);
+        assert_eq!(outbox.unpublished().collect::<Vec<_>>(), [(0, Fact::Placed)]);
     }
 
     #[test]
-    fn a_row_that_was_passed_waits_for_a_restart() {
+    fn what_nobody_takes_over_is_never_published() {
         let mut outbox = Outbox::default();
-        outbox.append_late(Fact::Placed);
+        outbox.append(Fact::Placed);
+        outbox.restart(0, false);
         assert!(!outbox.is_waiting());
         outbox.forget_published();
-        assert_eq!(outbox.next(Topic::Incoming), None);
-        outbox.restart(0);
-        assert_eq!(outbox.next(Topic::Incoming), Some((0, Fact::Placed)));
+        assert_eq!((outbox.unpublished().count(), outbox.rows()), (0, 1));
     }
 }

@@ -47,7 +47,7 @@ impl System {
             for place in 0..state.orders.len() {
                 self.steps_of(state, place, &SELLING, steps);
             }
-            crashes(state, steps);
+            crashes(state, self.takes_over(), steps);
             duplicates(state, steps);
             if !state.orders.iter().any(is_busy_selling) {
                 self.monitoring_steps(state, steps);
@@ -78,7 +78,7 @@ impl System {
         for (place, order) in state.orders.iter().enumerate() {
             for service in SELLING {
                 let Some(outbox) = order.outbox(service) else { continue };
-                for (row, fact) in Topic::EVENTS.into_iter().filter_map(|t| outbox.next(t)) {
+                for (row, fact) in outbox.unpublished() {
                     if order.log(fact.topic()).contains(fact)
                         && self.is_idle_for_all(state, place, fact)
                     {

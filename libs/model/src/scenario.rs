@@ -106,8 +106,8 @@ pub enum Guard {
     Outbox,
     /// An offset is moved in the transaction of the effects; without it, in one before
     AtomicOffset,
-    /// The relay waits for transactions that began before the rows it reads
-    CommitOrder,
+    /// Rows that a process leaves behind are published by another
+    Takeover,
     /// Stock is read under the lock under which it is written
     StockLock,
     /// A request that comes again under its key gets the order of the first
@@ -147,7 +147,7 @@ pub const MUTANTS: [Mutant; 11] = [
     Mutant::new(&[Guard::Fence, Guard::Dedupe], Scenario::OneOrder, (0, 0, 1), Some(I2)),
     Mutant::new(&[Guard::Outbox], Scenario::OneOrder, (1, 0, 0), Some(I1)),
     Mutant::new(&[Guard::AtomicOffset], Scenario::OneOrder, (1, 0, 0), Some(I3)),
-    Mutant::new(&[Guard::CommitOrder], Scenario::TwoOrders, (0, 0, 0), Some(I6)),
+    Mutant::new(&[Guard::Takeover], Scenario::OneOrder, (1, 0, 0), Some(I6)),
     Mutant::new(&[Guard::StockLock], Scenario::TwoOrders, (0, 0, 0), Some(I2)),
     Mutant::new(&[Guard::IdempotencyKey], Scenario::OneOrder, (0, 1, 0), Some(I5)),
     Mutant::new(&[Guard::Fold], Scenario::OneOrder, (0, 0, 0), Some(I7)),

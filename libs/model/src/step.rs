@@ -33,8 +33,8 @@ pub enum Step {
     /// A service's relay publishes a row of its outbox.
     Publish(Service, Place, u8),
     /// A service dies and is started again: what it had in memory is lost. Of the rows published,
-    /// this many of each order had been deleted.
-    Crash(Service, [u8; ORDERS]),
+    /// these of each order had been deleted, a bit each.
+    Crash(Service, [u16; ORDERS]),
     /// A fact told before is written to its topic again.
     TellAgain(Place, Fact),
     /// An instance that lost the partition, and does not know it, tries to apply the record at this
@@ -53,9 +53,6 @@ pub enum Step {
     /// Without [`Guard::AtomicOffset`](crate::Guard::AtomicOffset): the offset is moved behind the
     /// next record, and the service dies before the effects.
     MoveAndDie(Service, Place, Topic),
-    /// Without [`Guard::CommitOrder`](crate::Guard::CommitOrder): an order is accepted by a
-    /// transaction that began before one whose event is published already.
-    AcceptLate(Place),
     /// Without [`Guard::StockLock`](crate::Guard::StockLock): the store reads the stock for the
     /// placement it applies next.
     SeeStock(Place),

@@ -46,7 +46,7 @@ impl System {
         for place in 0..state.orders.len() {
             self.steps_of(state, place, &Service::ALL, steps);
         }
-        crashes(state, steps);
+        crashes(state, self.takes_over(), steps);
         duplicates(state, steps);
         zombies(state, steps);
     }
@@ -75,9 +75,6 @@ impl System {
                 if state.budget.duplicates > 0 {
                     steps.push(Step::AcceptUnheard(place));
                 }
-                if self.without.lacks(Guard::CommitOrder) && is_another_told(state, place) {
-                    steps.push(Step::AcceptLate(place));
-                }
             }
             Client::Unanswered => steps.push(Step::AskAgain(place)),
             Client::Answered if order.create_order.heeds(Input::ClientCancels) => {
@@ -100,7 +97,7 @@ impl System {
     ) {
         let order = &state.orders[place];
         if let Some(outbox) = order.outbox(service) {
-            let rows = Topic::EVENTS.into_iter().filter_map(|topic| outbox.next(topic));
+            let rows = outbox.unpublished();
             steps.extend(rows.map(|(row, _)| Step::Publish(service, place, row)));
         }
         for topic in service.topics() {
@@ -132,6 +129,10 @@ impl System {
         }
     }
 
+    pub(crate) fn takes_over(&self) -> bool {
+        !self.without.lacks(Guard::Takeover)
+    }
+
     /// The state after a step.
     pub(crate) fn after(&self, state: &State, step: Step) -> State {
         let mut state = state.clone();
@@ -139,7 +140,7 @@ impl System {
             Step::Commit(transaction) => self.commit(&mut state, transaction),
             Step::AcceptUnheard(place) => {
                 state.budget.duplicates -= 1;
-                state.orders[place].create_order.accept(false);
+                state.orders[place].create_order.accept();
                 state.orders[place].client = Client::Unanswered;
             }
             Step::AskAgain(place) => {
@@ -149,7 +150,7 @@ impl System {
                 }
             }
             Step::Publish(service, place, row) => publish(&mut state, service, place, row),
-            Step::Crash(service, deleted) => crash(&mut state, service, deleted),
+            Step::Crash(service, deleted) => crash(&mut state, service, deleted, self.takes_over()),
             Step::TellAgain(place, fact) => {
                 state.budget.duplicates -= 1;
                 state.orders[place].tell(fact);
@@ -165,15 +166,11 @@ impl System {
             }
             Step::PublishAndDie(transaction) => self.publish_and_die(&mut state, transaction),
             Step::MoveAndDie(service, place, topic) => {
-                crash(&mut state, service, [0; ORDERS]);
+                crash(&mut state, service, [0; ORDERS], self.takes_over());
                 let consumer = state.orders[place].consumer_mut(service, topic);
                 consumer.offset = consumer.position + 1;
                 consumer.restart();
                 state.is_counted = false;
-            }
-            Step::AcceptLate(place) => {
-                state.orders[place].create_order.accept(true);
-                state.orders[place].client = Client::Answered;
             }
             Step::SeeStock(place) => state.orders[place].store.seen = Some(state.item.reserved),
         }
@@ -187,7 +184,7 @@ impl System {
         let order = &mut state.orders[transaction.place()];
         match transaction {
             Transaction::Accept(_) => {
-                order.create_order.accept(false);
+                order.create_order.accept();
                 order.client = Client::Answered;
             }
             Transaction::Cancel(_) => order.create_order.advance(Input::ClientCancels),
@@ -260,7 +257,7 @@ impl System {
         for fact in said {
             state.orders[place].tell(fact);
         }
-        crash(state, transaction.service(), [0; ORDERS]);
+        crash(state, transaction.service(), [0; ORDERS], self.takes_over());
         if transaction == Transaction::Accept(place) {
             // Its key was not committed either, so the client's next try is a new order.
             state.orders[place].client = Client::Gone;
@@ -274,11 +271,6 @@ fn ask_for_another(state: &mut State, place: Place) {
     let quantity = state.orders[place].quantity;
     // Where there is no room, this client gives up: the others show what there is to see.
     let _ = state.orders.try_push(Saga { quantity, is_second: true, ..Saga::default() });
-}
-
-fn is_another_told(state: &State, place: Place) -> bool {
-    let mut others = state.orders.iter().enumerate().filter(|(other, _)| *other != place);
-    others.any(|(_, order)| !order.log(Topic::Incoming).is_empty())
 }
 
 fn publish(state: &mut State, service: Service, place: Place, row: u8) {
