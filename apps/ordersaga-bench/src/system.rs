@@ -104,6 +104,10 @@ impl System {
 
     /// Puts items into the store's table: the API takes no more than 1,000 units of each.
     async fn make_items(&self) -> Result<i64> {
+        // Behind the example item, whose id is fixed: the load's are to follow on from each other.
+        let skip = "SELECT setval('item_item_id_seq', max(item_id)) FROM item";
+        let skip = sqlx::raw_sql(skip).execute(self.onlooker.sql(Cluster::Store));
+        skip.await.context("skipping the ids of other items")?;
         let made: Vec<i64> = sqlx::query_scalar(
             "INSERT INTO item (seller_id, name, price, quantity) \
              SELECT 1, 'item ' || n, 1000, $1 FROM generate_series(1, $2) n RETURNING item_id",

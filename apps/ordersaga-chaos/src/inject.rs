@@ -18,7 +18,9 @@ use crate::workload::Clients;
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long a further instance may take to be ready.
 const READY: Duration = Duration::from_mins(1);
-/// How soon another instance relays in place of a frozen one. Other faults may last meanwhile.
+/// When another instance must have taken over what a frozen one left behind.
+const TAKEOVER: Duration = Duration::from_secs(2);
+/// How soon that must show. Other faults may last meanwhile.
 const TAKEOVER_BOUND: Duration = Duration::from_mins(1);
 /// How long it stays when the first one goes on.
 const TOGETHER: Duration = Duration::from_secs(1);
@@ -221,7 +223,7 @@ impl Injector<'_> {
         Ok(())
     }
 
-    /// A second instance takes over what the one that relays had, which is frozen and then goes on
+    /// A second instance takes over what the first one had, which is frozen and then goes on
     /// as if nothing had happened.
     async fn take_over(&self, service: Service, length: Duration) -> Result<()> {
         let other = self.start(service, &[])?;
@@ -234,29 +236,28 @@ impl Injector<'_> {
         outcome
     }
 
-    /// Freezes the one of two instances that relays. That the other does not come to relay is a
-    /// violation: what is committed stays unpublished for as long as the first is frozen.
+    /// Freezes one of two instances. That the other does not publish what the first has left behind is
+    /// a violation: it stays unpublished for as long as the first is frozen.
     async fn replace(
         &self,
         first: &ServiceProcess,
         other: &ServiceProcess,
         length: Duration,
     ) -> Result<()> {
-        let (frozen, left) =
-            if self.clients.relays(other).await { (other, first) } else { (first, other) };
-        frozen.pause()?;
+        first.pause()?;
         let since = tokio::time::Instant::now();
-        let replaced = async {
-            while !self.clients.relays(left).await {
+        tokio::time::sleep(TAKEOVER).await;
+        let published = async {
+            while !self.clients.publishes_all(other, since.elapsed()).await {
                 tokio::time::sleep(AGAIN).await;
             }
         };
-        if tokio::time::timeout(TAKEOVER_BOUND, replaced).await.is_err() {
-            let what = format!("nobody relays while an instance of {} is frozen", frozen.name());
+        if tokio::time::timeout(TAKEOVER_BOUND, published).await.is_err() {
+            let what = format!("events wait while an instance of {} is frozen", first.name());
             self.clients.broken("I6", None, what);
         }
         tokio::time::sleep_until(since + length).await;
-        frozen.resume()
+        first.resume()
     }
 
     /// An instance whose clock is off works beside the others for a while.

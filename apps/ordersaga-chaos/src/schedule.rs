@@ -41,8 +41,8 @@ pub(crate) enum Kind {
     Refused,
     /// Further instances of a service come and go.
     Rebalance(Service),
-    /// The instance that relays is frozen until another relays and has its partitions, and then
-    /// goes on.
+    /// One of two instances is frozen until the other has published what it left behind and has its
+    /// partitions, and then goes on.
     Takeover(Service),
     /// A further instance of create-order whose clock is off by so many seconds.
     Clock(i64),

@@ -239,11 +239,18 @@ impl Clients {
         }
     }
 
-    /// Whether an instance publishes what its service's outbox holds, as it says itself.
-    pub(crate) async fn relays(&self, instance: &ServiceProcess) -> bool {
+    /// Whether an instance publishes, and finds nothing in its service's outbox that was left there
+    /// `since` so long.
+    pub(crate) async fn publishes_all(&self, instance: &ServiceProcess, since: Duration) -> bool {
         let url = format!("{}/metrics", instance.url());
         let page = async { self.http.get(url).send().await?.text().await };
-        page.await.is_ok_and(|page| page.lines().any(|line| line == "outbox_relaying 1"))
+        let Ok(page) = page.await else { return false };
+        let value = |name: &str| {
+            let mut lines = page.lines().filter_map(|line| line.split_once(' '));
+            lines.find(|(series, _)| *series == name).and_then(|(_, value)| value.parse().ok())
+        };
+        let oldest = value("outbox_oldest_seconds").unwrap_or(f64::INFINITY);
+        value("outbox_lease") == Some(1.0) && oldest < since.as_secs_f64()
     }
 
     async fn send(&self, request: RequestBuilder) -> Answer {

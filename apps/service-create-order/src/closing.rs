@@ -1,51 +1,41 @@
 //! Closing orders by what the store answers.
 
-use std::time::Duration;
-
 use ordersaga_contract::{Cancellation, EventKind, Initiator};
 use ordersaga_runtime::consumer::{ApplyError, Handler, Record};
-use ordersaga_runtime::outbox::{Batch, Outbox};
-use ordersaga_runtime::{clock, pace};
+use ordersaga_runtime::outbox::Batch;
 use ordersaga_saga::order::Input;
 use sqlx::PgConnection;
 
-use crate::db::{self, Advanced};
+use crate::db::{self, Advanced, Told};
 
-pub(crate) struct Closing {
-    outbox: Outbox,
-}
-
-impl Closing {
-    pub(crate) fn new(outbox: Outbox) -> Self {
-        Self { outbox }
-    }
-}
+pub(crate) struct Closing;
 
 impl Handler for Closing {
     type Applied = Advanced;
 
-    fn longest_pause(&self) -> Duration {
-        pace::LONGEST_ASIDE
+    /// Clients hear of it from monitoring.
+    fn is_aside(&self) -> bool {
+        true
     }
 
     async fn apply(
         &self,
         transaction: &mut PgConnection,
         records: &[Record],
+        batch: &mut Batch,
     ) -> Result<Advanced, ApplyError> {
         let inputs: Vec<_> = records
             .iter()
-            .filter_map(|record| Some((record.event.order.order_id, input(record.event.kind)?)))
+            .filter_map(|Record { event, .. }| {
+                let (order, at) = (event.order.order_id, event.time);
+                Some(Told { order, input: input(event.kind)?, at })
+            })
             .collect();
-        let mut batch = Batch::new(clock::now());
-        let advanced = db::advance(transaction, &inputs, &mut batch).await?;
-        self.outbox.append(transaction, &batch).await?;
-        Ok(advanced)
+        Ok(db::advance(transaction, &inputs, batch).await?)
     }
 
     fn committed(&self, advanced: Advanced, _: &[Record]) {
         advanced.committed();
-        self.outbox.committed();
     }
 }
 

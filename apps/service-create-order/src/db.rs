@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{Order, OrderId};
-use ordersaga_runtime::outbox::Batch;
+use ordersaga_runtime::idempotency::Claim;
+use ordersaga_runtime::outbox::{Batch, Insert, Outbox};
 use ordersaga_saga::order::{Input, OrderState, Transition, advance as decide};
 use prometheus::HistogramVec;
 use sqlx::migrate::Migrator;
@@ -45,18 +46,53 @@ pub(crate) struct NewOrder {
     pub(crate) traceparent: Option<String>,
 }
 
-/// Takes the next ids. They stay taken if the transaction fails: ids count from 1, with gaps.
-pub(crate) async fn next_order_ids(
+/// The first of the next [`BLOCK`](crate::ids::BLOCK) ids, which are nobody else's.
+pub(crate) async fn next_block(connection: &mut PgConnection) -> anyhow::Result<i64> {
+    let block = sqlx::query_scalar("SELECT nextval('order_id_seq')").fetch_one(connection);
+    block.await.context("taking order ids")
+}
+
+/// Inserts orders and the keys under which they were placed, with their events, in one statement that
+/// commits by itself. Fails if an id or a key is taken.
+pub(crate) async fn place_at_once(
     connection: &mut PgConnection,
-    count: usize,
-) -> anyhow::Result<Vec<OrderId>> {
-    let ids: Vec<i64> =
-        sqlx::query_scalar("SELECT nextval('order_id_seq') FROM generate_series(1, $1)")
-            .bind(i64::try_from(count)?)
-            .fetch_all(connection)
-            .await
-            .context("taking order ids")?;
-    ids.into_iter().map(|id| Ok(id.try_into()?)).collect()
+    outbox: &Outbox,
+    new: &[NewOrder],
+    claims: &[Claim],
+    until: DateTime<Utc>,
+    batch: Batch,
+) -> anyhow::Result<()> {
+    const PLACED: &str = "placed AS ( \
+         INSERT INTO orders (order_id, item_id, seller_id, client_id, quantity, state, traceparent, \
+                             created_at, updated_at) \
+         SELECT o, i, s, c, q, 1, t, $2, $2 \
+         FROM unnest($9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], \
+                     $14::text[]) u (o, i, s, c, q, t))";
+    // In one order everywhere: two instances that insert the same keys must not deadlock.
+    const KEYED: &str = ", keyed AS ( \
+         INSERT INTO idempotency_key (key, fingerprint, order_id, expires_at) \
+         SELECT k, f, o, $18 FROM unnest($15::text[], $16::bytea[], $17::bigint[]) u (k, f, o) \
+         ORDER BY k)";
+    let column = |value: fn(&Order) -> i64| new.iter().map(|n| value(&n.order)).collect::<Vec<_>>();
+    let effects = if claims.is_empty() { PLACED.to_owned() } else { format!("{PLACED}{KEYED}") };
+    let bind = |insert: Insert<'static>| {
+        let insert = insert
+            .bind(column(|order| order.order_id.get()))
+            .bind(column(|order| order.item_id.get()))
+            .bind(column(|order| order.seller_id.get()))
+            .bind(column(|order| order.client_id.get()))
+            .bind(column(|order| order.quantity.get()))
+            .bind(new.iter().map(|n| n.traceparent.clone()).collect::<Vec<_>>());
+        if claims.is_empty() {
+            return insert;
+        }
+        insert
+            .bind(claims.iter().map(|claim| claim.key.clone()).collect::<Vec<_>>())
+            .bind(claims.iter().map(|claim| claim.fingerprint.clone()).collect::<Vec<_>>())
+            .bind(claims.iter().map(|claim| claim.id).collect::<Vec<_>>())
+            .bind(until)
+    };
+    outbox.commit_at_once(connection, &effects, bind, batch).await
 }
 
 /// Moves the ids to be given out past those that are taken. Waits for transactions that have taken
@@ -179,6 +215,8 @@ struct OrderRow {
 struct Change {
     from: OrderState,
     to: Transition,
+    /// When what was told last was decided.
+    at: DateTime<Utc>,
 }
 
 /// What [`advance`] found and did.
@@ -204,14 +242,21 @@ impl Advanced {
     }
 }
 
+/// What is told to an order, and when that was decided.
+pub(crate) struct Told {
+    pub(crate) order: OrderId,
+    pub(crate) input: Input,
+    pub(crate) at: DateTime<Utc>,
+}
+
 /// Applies inputs to orders by the saga's rules, writes the changes and adds their events to
 /// `batch`. The orders are locked, in the order of their ids, until the transaction ends.
 pub(crate) async fn advance(
     connection: &mut PgConnection,
-    inputs: &[(OrderId, Input)],
+    inputs: &[Told],
     batch: &mut Batch,
 ) -> anyhow::Result<Advanced> {
-    let ids: Vec<_> = inputs.iter().map(|(order, _)| order.get()).collect();
+    let ids: Vec<_> = inputs.iter().map(|told| told.order.get()).collect();
     if ids.is_empty() {
         return Ok(Advanced::default());
     }
@@ -229,7 +274,7 @@ pub(crate) async fn advance(
         .collect::<anyhow::Result<_>>()?;
 
     let mut changes: BTreeMap<OrderId, Change> = BTreeMap::new();
-    for (order, input) in inputs {
+    for Told { order, input, at } in inputs {
         let Some(row) = known.get(order) else { continue };
         let stored = state_of(row.state)?;
         let now = changes.get(order).map_or(stored, |change| change.to.state);
@@ -237,11 +282,14 @@ pub(crate) async fn advance(
         if let Some(event) = to.publish {
             batch.push(row.order()?, event, row.traceparent.as_deref());
         }
-        changes.insert(*order, Change { from: stored, to });
+        changes.insert(*order, Change { from: stored, to, at: *at });
     }
     write(connection, &changes, batch.time()).await?;
-    let age = |order| (batch.time() - known[order].created_at).as_seconds_f64();
-    let outcomes = changes.iter().map(|(order, change)| (outcome(change.to), age(order))).collect();
+    let outcomes = changes.iter().map(|(order, change)| {
+        let age = (change.at - known[order].created_at).as_seconds_f64();
+        (outcome(change.to), age.max(0.0))
+    });
+    let outcomes = outcomes.collect();
     Ok(Advanced { outcomes, known: known.into_keys().collect() })
 }
 

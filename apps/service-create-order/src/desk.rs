@@ -1,7 +1,8 @@
 //! The order desk: applies the commands of many requests in one transaction, with the events that
 //! tell of them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,14 +14,17 @@ use ordersaga_runtime::group_commit::Batches;
 use ordersaga_runtime::halves::Halves;
 use ordersaga_runtime::idempotency::{Claim, Keys};
 use ordersaga_runtime::outbox::{Batch, Outbox};
+use ordersaga_runtime::pace::Pace;
 use ordersaga_runtime::postgres::{self, Lease, Unconfirmed};
 use ordersaga_runtime::{clock, crash};
 use ordersaga_saga::order::Input;
+use parking_lot::Mutex;
 use sqlx::{Connection, PgPool};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::db::{self, Advanced, NewOrder};
+use crate::db::{self, Advanced, NewOrder, Told};
+use crate::ids::Ids;
 
 /// Commands in one transaction, at the most.
 pub(crate) const BATCH: usize = 1_000;
@@ -85,6 +89,7 @@ pub(crate) struct Desk {
     pool: PgPool,
     outbox: Outbox,
     keys: Keys,
+    ids: Arc<Mutex<Ids>>,
 }
 
 /// Why commands were not committed.
@@ -127,7 +132,7 @@ impl Command {
 
 impl Desk {
     pub(crate) fn new(pool: PgPool, outbox: Outbox, keys: Keys) -> Self {
-        Self { pool, outbox, keys }
+        Self { pool, outbox, keys, ids: Arc::default() }
     }
 
     /// Commits batch after batch until stopped.
@@ -136,7 +141,7 @@ impl Desk {
         batches: Batches<Command, Answer>,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        batches.run(stop, |commands| self.commit(commands)).await;
+        batches.run(Pace::first(), stop, |commands| self.commit(commands)).await;
         Ok(())
     }
 
@@ -154,7 +159,7 @@ impl Desk {
             }
             answers
         };
-        bulks.run(stop, commit).await;
+        bulks.run(Pace::first(), stop, commit).await;
         Ok(())
     }
 
@@ -197,17 +202,17 @@ impl Desk {
         give_up: Instant,
     ) -> Result<Vec<Answer>, Unsettled> {
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
-        let mut unconfirmed = false;
+        let (mut unconfirmed, mut is_first) = (false, true);
         // Asked once: keys that one try has claimed may commit yet, and the next has to wait for them.
         let full = self.keys.are_full();
         loop {
-            let attempt = tokio::time::timeout_at(give_up, self.transact(pending, time, full));
-            let Ok(outcome) = attempt.await else {
+            let attempt = self.attempt(pending, time, full, is_first);
+            is_first = false;
+            let Ok(outcome) = tokio::time::timeout_at(give_up, attempt).await else {
                 return Err(Unsettled::All(Answer::Undecided));
             };
             let error = match outcome {
                 Ok(answers) => {
-                    self.outbox.committed();
                     crash::point("desk.after_commit");
                     return Ok(answers);
                 }
@@ -231,16 +236,98 @@ impl Desk {
         }
     }
 
+    /// Commits commands: the first time by one statement, if they are such as one can be made of.
+    async fn attempt(
+        &self,
+        pending: &mut [Pending],
+        time: DateTime<Utc>,
+        full: bool,
+        is_first: bool,
+    ) -> anyhow::Result<Vec<Answer>> {
+        let mut lease = Lease::take(&self.pool).await?;
+        self.draw_ids(&mut lease, pending).await?;
+        let placed =
+            if is_first { self.place_at_once(&mut lease, pending, time, full).await } else { None };
+        let answers = match placed {
+            Some(Ok(answers)) => answers,
+            Some(Err(error)) if !is_taken(&error) => return Err(error),
+            // One of the keys or ids is somebody's.
+            Some(Err(_)) | None => self.transact(&mut lease, pending, time, full).await?,
+        };
+        lease.keep();
+        Ok(answers)
+    }
+
+    /// Places orders by a statement that commits by itself and fails if a key or an id is taken.
+    /// `None` if there is something else to do.
+    async fn place_at_once(
+        &self,
+        connection: &mut sqlx::PgConnection,
+        pending: &[Pending],
+        time: DateTime<Utc>,
+        full: bool,
+    ) -> Option<anyhow::Result<Vec<Answer>>> {
+        let (mut new, mut claims) = (Vec::with_capacity(pending.len()), BTreeMap::new());
+        for Pending { command, id } in pending {
+            let (Command::Place(placement), Some(id)) = (command, id) else { return None };
+            if let Some(key) = command.key() {
+                let claim = Claim::new(key, &command.request(), id.get());
+                if full || claims.insert(key, claim).is_some() {
+                    return None;
+                }
+            }
+            new.push(NewOrder {
+                order: placement.order(*id),
+                traceparent: placement.traceparent.clone(),
+            });
+        }
+        let mut batch = Batch::new(time);
+        for NewOrder { order, traceparent } in &new {
+            batch.push(*order, EventKind::OrderPlaced, traceparent.as_deref());
+        }
+        let claims: Vec<_> = claims.into_values().collect();
+        let until = self.keys.remembered_until(time);
+        crash::point("desk.before_commit");
+        let placed = db::place_at_once(connection, &self.outbox, &new, &claims, until, batch).await;
+        Some(placed.map(|()| {
+            let placed =
+                |new: NewOrder| Answer::Placed { order: new.order.order_id, is_replayed: false };
+            new.into_iter().map(placed).collect()
+        }))
+    }
+
+    /// Draws an id for each placement that has none.
+    async fn draw_ids(
+        &self,
+        connection: &mut sqlx::PgConnection,
+        pending: &mut [Pending],
+    ) -> anyhow::Result<()> {
+        let needs = |pending: &&mut Pending| {
+            matches!(pending.command, Command::Place(_)) && pending.id.is_none()
+        };
+        let mut without: Vec<_> = pending.iter_mut().filter(needs).collect();
+        let ids = loop {
+            if let Some(ids) = self.ids.lock().take(without.len()) {
+                break ids;
+            }
+            let first = db::next_block(connection).await?;
+            self.ids.lock().add(first);
+        };
+        for (pending, id) in without.iter_mut().zip(ids) {
+            pending.id = Some(id);
+        }
+        Ok(())
+    }
+
     async fn transact(
         &self,
+        lease: &mut Lease,
         pending: &mut [Pending],
         time: DateTime<Utc>,
         full: bool,
     ) -> anyhow::Result<Vec<Answer>> {
         let mut batch = Batch::new(time);
-        let mut lease = Lease::take(&self.pool).await?;
         let mut transaction = lease.begin().await?;
-        draw_ids(&mut transaction, pending).await?;
         let mut answers = vec![Answer::Unknown; pending.len()];
         let holders = self.claim(&mut transaction, pending, time, full, &mut answers).await?;
         let new = decide(pending, &holders, &mut answers)?;
@@ -252,8 +339,8 @@ impl Desk {
                 pending.id = None;
             }
             transaction.rollback().await?;
-            db::skip_taken_ids(&mut lease).await?;
-            lease.keep();
+            self.ids.lock().clear();
+            db::skip_taken_ids(lease).await?;
             anyhow::bail!("order ids were given out twice");
         }
         for order in &new {
@@ -263,10 +350,8 @@ impl Desk {
         }
         let cancelled =
             self.cancel(&mut transaction, pending, &holders, &mut answers, &mut batch).await?;
-        self.outbox.append(&mut transaction, &batch).await?;
         crash::point("desk.before_commit");
-        postgres::commit(transaction).await?;
-        lease.keep();
+        self.outbox.commit(transaction, batch).await?;
         cancelled.committed();
         Ok(answers)
     }
@@ -339,8 +424,9 @@ impl Desk {
                 _ => None,
             })
             .collect();
+        let (input, at) = (Input::ClientCancels, batch.time());
         let inputs: Vec<_> =
-            cancels.iter().map(|(order, ..)| (*order, Input::ClientCancels)).collect();
+            cancels.iter().map(|(order, ..)| Told { order: *order, input, at }).collect();
         let advanced = db::advance(transaction, &inputs, batch).await?;
         let mut seen = HashSet::new();
         for (order, key, answer) in &mut cancels {
@@ -355,23 +441,11 @@ impl Desk {
     }
 }
 
-/// Draws an id for each placement that has none.
-async fn draw_ids(
-    transaction: &mut sqlx::PgConnection,
-    pending: &mut [Pending],
-) -> anyhow::Result<()> {
-    let needs = |pending: &&mut Pending| {
-        matches!(pending.command, Command::Place(_)) && pending.id.is_none()
-    };
-    let mut without: Vec<_> = pending.iter_mut().filter(needs).collect();
-    if without.is_empty() {
-        return Ok(());
-    }
-    let ids = db::next_order_ids(transaction, without.len()).await?;
-    for (pending, id) in without.iter_mut().zip(ids) {
-        pending.id = Some(id);
-    }
-    Ok(())
+/// Whether a key or an id is somebody's already.
+fn is_taken(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+    let constraint = error.and_then(sqlx::error::DatabaseError::constraint);
+    matches!(constraint, Some("orders_pkey" | "idempotency_key_pkey"))
 }
 
 /// Decides which placements become orders: all but those whose key was refused or used before. A

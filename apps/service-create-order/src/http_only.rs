@@ -10,6 +10,7 @@ use ordersaga_runtime::health::Health;
 use ordersaga_runtime::http::{self, HttpService};
 use ordersaga_runtime::lifecycle::{Lifecycle, Stage};
 use ordersaga_runtime::outbox::Outbox;
+use ordersaga_runtime::pace::Pace;
 use ordersaga_runtime::service;
 
 use crate::config::Config;
@@ -37,7 +38,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     lifecycle.spawn(Stage::Drain, "orders", async move {
         let next = AtomicI64::new(1);
         let answers = |commands: Vec<_>| commands.iter().map(|it| answer(&next, it)).collect();
-        batches.run(stop, |commands| std::future::ready(answers(commands))).await;
+        batches.run(Pace::first(), stop, |commands| std::future::ready(answers(commands))).await;
         Ok(())
     });
     Ok(lifecycle.run().await)

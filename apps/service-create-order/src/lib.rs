@@ -7,6 +7,7 @@ mod config;
 mod db;
 mod desk;
 mod http_only;
+mod ids;
 mod sweeper;
 
 use std::process::ExitCode;
@@ -52,13 +53,12 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     service.spawn(Stage::Drain, "orders", |stop| desk.serve(batches, stop));
     service.spawn(Stage::Drain, "bulks", |stop| of_bulks.serve_bulks(bulks, stop));
 
-    service.keep_database("SELECT FROM orders, outbox, consumer_offset LIMIT 0");
-    let closing = closing::Closing::new(outbox.clone());
-    service.consume(&[Topic::Reservation, Topic::Reset], closing);
+    service.keep_database("SELECT lease FROM orders, outbox, consumer_offset LIMIT 0");
+    service.consume(&[Topic::Reservation, Topic::Reset], closing::Closing);
     let of_keys = pool.clone();
     service.spawn_when_ready(Stage::Intake, "keys", |stop| keys.forget(of_keys, stop));
     let sweeper = sweeper::Sweeper::new(&config, pool, outbox);
     service.spawn_when_ready(Stage::Intake, "sweeper", |stop| sweeper.run(stop));
-    service.relay(None)?;
+    service.relay(None);
     Ok(service.run().await)
 }

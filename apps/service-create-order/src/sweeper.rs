@@ -16,7 +16,7 @@ use sqlx::{Connection, PgPool};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::db;
+use crate::db::{self, Told};
 
 /// Orders reset by one transaction.
 const ORDERS: i64 = 1_000;
@@ -117,13 +117,12 @@ impl Sweeper {
         let mut batch = Batch::new(clock::now());
         let mut lease = Lease::take(&self.pool).await?;
         let mut transaction = lease.begin().await?;
-        let inputs: Vec<_> = orders.iter().map(|id| (*id, Input::DeadlinePassed)).collect();
+        let (input, at) = (Input::DeadlinePassed, batch.time());
+        let inputs: Vec<_> = orders.iter().map(|order| Told { order: *order, input, at }).collect();
         let advanced = db::advance(&mut transaction, &inputs, &mut batch).await?;
-        self.outbox.append(&mut transaction, &batch).await?;
-        transaction.commit().await?;
+        self.outbox.commit(transaction, batch).await?;
         lease.keep();
         advanced.committed();
-        self.outbox.committed();
         let orders = advanced.changed();
         if orders > 0 {
             tracing::info!(orders, "orders reset: the store did not answer in time");

@@ -242,14 +242,13 @@ impl Api {
         place: &RequestPlace,
     ) -> Result<Option<OrderStatus>, Failure> {
         let start = Instant::now();
-        let waiting = self.waiters.listen(order);
+        // Listening starts before reading, so that no news falls between.
+        let wants_first = patience.time.is_none_or(|time| time < self.grace);
+        let waiting = self.waiters.listen(order, patience.wanted(), wants_first);
+        waiting.add(self.read(order).await?);
         let mut pause = FIRST_LOOK;
         loop {
-            // Listening starts before reading, so that no news falls between.
-            let mut news = std::pin::pin!(waiting.news.notified());
-            news.as_mut().enable();
-            let history = self.shards.history(order).await.map_err(Failure::unavailable)?;
-            let status = history.and_then(|history| self.present(&history));
+            let status = waiting.known().and_then(|history| self.present(&history));
             let known = status
                 .as_ref()
                 .map(|status| (status.step.into(), is_older(status.update_date, self.grace)));
@@ -263,13 +262,23 @@ impl Api {
                 return status.map_or(Err(failure), |status| Ok(Some(status)));
             }
             tokio::select! {
-                () = news => {}
+                () = waiting.news() => {}
                 () = tokio::time::sleep_until(until.min(now + pause)) => {
                     pause = LONGEST_LOOK.min(2 * pause);
+                    match self.read(order).await {
+                        Ok(read) => waiting.add(read),
+                        // What was read at first, and heard since, is an answer.
+                        Err(_) if waiting.known().is_some() => {}
+                        Err(failure) => return Err(failure),
+                    }
                 }
                 () = self.stop.cancelled() => {}
             }
         }
+    }
+
+    async fn read(&self, order: OrderId) -> Result<Option<History>, Failure> {
+        self.shards.history(order).await.map_err(Failure::unavailable)
     }
 
     fn present(&self, history: &History) -> Option<OrderStatus> {
@@ -343,10 +352,14 @@ struct Patience {
 }
 
 impl Patience {
+    fn wanted(self) -> Step {
+        self.step.unwrap_or(Step::Shipping)
+    }
+
     /// How long to wait, from the request's start, while this is what there is: a step, and whether
     /// it was reached longer than `grace` ago.
     fn limit(self, known: Option<(Step, bool)>, grace: Duration) -> Duration {
-        let wanted = self.step.unwrap_or(Step::Shipping);
+        let wanted = self.wanted();
         match (known, self.time) {
             // What is past does not come again.
             (Some((step, _)), _) if step >= wanted => Duration::ZERO,

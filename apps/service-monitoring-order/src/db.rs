@@ -1,5 +1,7 @@
 //! The SQL of service-monitoring-order: facts in, facts out, and where the partitions lie.
 
+use std::collections::HashMap;
+
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{Event, Fact, Order, OrderId, Reason, time};
@@ -84,15 +86,30 @@ pub(crate) async fn insert_facts(
     Ok(())
 }
 
-/// What was heard of an order, with the identity its events carry.
+/// What was heard of an order, with the identity its events carry. Facts may be in it twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct History {
     pub(crate) order: Order,
     pub(crate) heard: Vec<Heard>,
 }
 
+impl History {
+    /// All that one event tells.
+    pub(crate) fn of(event: &Event) -> Self {
+        let reason = event.kind.cancellation().map(|end| end.reason);
+        let heard = Heard { fact: event.kind.fact(), time: event.time, reason };
+        Self { order: event.order, heard: vec![heard] }
+    }
+
+    /// Adds what else was heard of the order.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.heard.extend(other.heard);
+    }
+}
+
 #[derive(FromRow)]
 struct FactRow {
+    order_id: i64,
     fact: i16,
     item_id: i64,
     seller_id: i64,
@@ -102,38 +119,37 @@ struct FactRow {
     at: DateTime<Utc>,
 }
 
-/// Reads what was heard of an order from `table`: a partition on its node, or the whole of
+/// Reads what was heard of orders from `table`: a partition on its node, or the whole of
 /// `order_event` on the coordinator.
-pub(crate) async fn history(
+pub(crate) async fn histories(
     pool: &PgPool,
     table: &str,
-    order_id: OrderId,
-) -> anyhow::Result<Option<History>> {
+    orders: &[OrderId],
+) -> anyhow::Result<HashMap<OrderId, History>> {
     let mut lease = Lease::take(pool).await?;
     let rows: Vec<FactRow> = sqlx::query_as(AssertSqlSafe(format!(
-        "SELECT fact, item_id, seller_id, client_id, quantity, reason, at FROM {table} \
-         WHERE order_id = $1 ORDER BY fact"
+        "SELECT order_id, fact, item_id, seller_id, client_id, quantity, reason, at FROM {table} \
+         WHERE order_id = ANY($1) ORDER BY order_id, fact"
     )))
-    .bind(order_id.get())
+    .bind(orders.iter().map(|order| order.get()).collect::<Vec<_>>())
     .fetch_all(&mut *lease)
     .await
     .context("reading facts")?;
     lease.keep();
-    let Some(first) = rows.first() else { return Ok(None) };
-    let order = Order {
-        order_id,
-        item_id: first.item_id.try_into()?,
-        seller_id: first.seller_id.try_into()?,
-        client_id: first.client_id.try_into()?,
-        quantity: i64::from(first.quantity).try_into()?,
-    };
-    let heard = rows
-        .into_iter()
-        .map(|row| {
-            let fact = Fact::from_code(row.fact).context("an unknown fact")?;
-            let time = time::within_years(row.at);
-            Ok(Heard { fact, time, reason: row.reason.and_then(Reason::from_code) })
-        })
-        .collect::<anyhow::Result<_>>()?;
-    Ok(Some(History { order, heard }))
+    let mut histories: HashMap<OrderId, History> = HashMap::new();
+    for row in rows {
+        let order = Order {
+            order_id: row.order_id.try_into()?,
+            item_id: row.item_id.try_into()?,
+            seller_id: row.seller_id.try_into()?,
+            client_id: row.client_id.try_into()?,
+            quantity: i64::from(row.quantity).try_into()?,
+        };
+        let fact = Fact::from_code(row.fact).context("an unknown fact")?;
+        let time = time::within_years(row.at);
+        let heard = Heard { fact, time, reason: row.reason.and_then(Reason::from_code) };
+        let history = histories.entry(order.order_id);
+        history.or_insert_with(|| History { order, heard: Vec::new() }).heard.push(heard);
+    }
+    Ok(histories)
 }

@@ -1,10 +1,9 @@
 //! Following the topics: every event becomes a fact, on the node that owns its order.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ordersaga_runtime::consumer::{ApplyError, Handler, Record};
-use ordersaga_runtime::pace;
+use ordersaga_runtime::outbox::Batch;
 use sqlx::PgConnection;
 
 use crate::db;
@@ -35,20 +34,22 @@ impl Handler for Follower {
         self.shards.count()
     }
 
-    fn longest_pause(&self) -> Duration {
-        pace::LONGEST_ASIDE
+    /// What nobody waits for may be known a moment later, with more of its kind.
+    fn is_urgent(&self, record: &Record) -> bool {
+        self.waiters.wait_for(&record.event)
     }
 
     async fn apply(
         &self,
         transaction: &mut PgConnection,
         records: &[Record],
+        _: &mut Batch,
     ) -> Result<(), ApplyError> {
         let events: Vec<_> = records.iter().map(|record| &record.event).collect();
         Ok(db::insert_facts(transaction, &events).await?)
     }
 
     fn committed(&self, (): (), records: &[Record]) {
-        self.waiters.wake(records.iter().map(|record| record.event.order.order_id));
+        self.waiters.tell(records.iter().map(|record| &record.event));
     }
 }

@@ -66,8 +66,9 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     service.serve(api).await?;
 
     for Node { name, .. } in nodes {
-        let shards = shards.clone();
-        service.spawn(Stage::Intake, name, |stop| async move { shards.keep(name, stop).await });
+        let (kept, read) = (shards.clone(), shards.clone());
+        service.spawn(Stage::Intake, name, |stop| async move { kept.keep(name, stop).await });
+        service.spawn(Stage::Drain, name, |stop| async move { read.read(name, stop).await });
     }
     let (located, database) = (shards.clone(), service.database.clone());
     service.spawn(Stage::Intake, "coordinator", |stop| async move {
@@ -75,6 +76,6 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     });
     service.consume(&Topic::EVENTS, follower::Follower::new(shards, waiters));
     // Monitoring says nothing of its own, but it too has dead letters to send.
-    service.relay(None)?;
+    service.relay(None);
     Ok(service.run().await)
 }

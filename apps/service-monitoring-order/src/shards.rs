@@ -1,13 +1,18 @@
 //! The nodes that hold the status partitions: which node owns which partition, and reading an
 //! order straight from its owner, which costs a tenth of reading it through the coordinator.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::future::join_all;
 use ordersaga_contract::{OrderId, PARTITIONS, partition_of};
+use ordersaga_runtime::group_commit::{Batches, GroupCommit, group_commit};
 use ordersaga_runtime::health::{Dependency, Health};
+use ordersaga_runtime::pace::Pace;
 use ordersaga_runtime::postgres::{self, Lease, NoAnswer, within};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +23,10 @@ use crate::db::{self, History};
 /// How long reading an order from its node, or through the coordinator, may take.
 const DIRECT_LIMIT: Duration = Duration::from_secs(1);
 const DETOUR_LIMIT: Duration = Duration::from_secs(2);
+
+/// Reads of a node that may wait, and that are done together, at the most.
+const READS: usize = 10_000;
+const READS_AT_ONCE: usize = 500;
 
 /// All nodes.
 pub(crate) struct Shards {
@@ -33,7 +42,19 @@ struct Shard {
     name: &'static str,
     pool: PgPool,
     dependency: Dependency,
+    /// Reads that come while others are under way are done together.
+    reads: GroupCommit<Read, Found>,
+    batches: Mutex<Option<Batches<Read, Found>>>,
 }
+
+/// An order to be read, and the table it lies in.
+struct Read {
+    table: String,
+    order: OrderId,
+}
+
+/// What was found of it. An error is that of all reads that were done together.
+type Found = Result<Option<History>, Arc<anyhow::Error>>;
 
 #[derive(Clone, PartialEq, Eq)]
 struct Owner {
@@ -54,7 +75,9 @@ impl Shards {
             .map(|node| {
                 let pool = postgres::pool(node.url.expose(), crate::NAME, connections)
                     .with_context(|| format!("SHARDS: {}", node.name))?;
-                Ok(Shard { name: node.name, pool, dependency: health.awaited(node.name) })
+                let (reads, batches) = group_commit(READS, READS_AT_ONCE);
+                let (dependency, batches) = (health.awaited(node.name), Mutex::new(Some(batches)));
+                Ok(Shard { name: node.name, pool, dependency, reads, batches })
             })
             .collect::<anyhow::Result<_>>()?;
         Ok(Self {
@@ -123,6 +146,16 @@ impl Shards {
         postgres::keep(shard.pool.clone(), shard.dependency.clone(), query, stop).await
     }
 
+    /// Reads orders from a node, until stopped.
+    pub(crate) async fn read(&self, name: &str, stop: CancellationToken) -> anyhow::Result<()> {
+        let shard = self.nodes.iter().find(|shard| shard.name == name);
+        let Some((shard, batches)) = shard.and_then(|s| Some((s, s.batches.lock().take()?))) else {
+            return Ok(());
+        };
+        batches.run(Pace::following(), stop, |reads| shard.read(reads)).await;
+        Ok(())
+    }
+
     /// The name of the node an order lies on.
     pub(crate) fn name_of(&self, order: OrderId) -> &'static str {
         self.nodes[self.owner_of(partition_of(order))].name
@@ -135,17 +168,46 @@ impl Shards {
         let owner = self.owner(partition_of(order)).context("the partitions are not known yet")?;
         let shard = &self.nodes[owner.node];
         anyhow::ensure!(shard.dependency.is_readable(), "{} is down", shard.name);
-        let read = || db::history(&shard.pool, &owner.table, order);
-        match within(DIRECT_LIMIT, postgres::repeat(&shard.pool, read)).await {
+        match shard.reads.submit(Read { table: owner.table, order }).await? {
             Ok(history) => Ok(history),
             // It hangs: through the coordinator it would too, and hold up the coordinator.
-            Err(error) if error.is::<NoAnswer>() => Err(error),
+            Err(error) if error.is::<NoAnswer>() => Err(NoAnswer.into()),
             Err(error) => {
                 tracing::debug!(error = format!("{error:#}"), "a direct read");
-                let _turn = self.detours.acquire().await?;
-                let read = || db::history(&self.coordinator, "order_event", order);
-                within(DETOUR_LIMIT, postgres::repeat(&self.coordinator, read)).await
+                // Boxed: every request would be as large as a connection attempt.
+                Box::pin(self.through_the_coordinator(order)).await
             }
         }
+    }
+
+    async fn through_the_coordinator(&self, order: OrderId) -> anyhow::Result<Option<History>> {
+        let _turn = self.detours.acquire().await?;
+        let read = async || {
+            let mut found = db::histories(&self.coordinator, "order_event", &[order]).await?;
+            Ok(found.remove(&order))
+        };
+        within(DETOUR_LIMIT, postgres::repeat(&self.coordinator, read)).await
+    }
+}
+
+impl Shard {
+    /// Reads orders together, those of one table by one statement.
+    async fn read(&self, reads: Vec<Read>) -> Vec<Found> {
+        let mut tables: BTreeMap<&str, Vec<OrderId>> = BTreeMap::new();
+        for Read { table, order } in &reads {
+            tables.entry(table).or_default().push(*order);
+        }
+        let read = tables.into_iter().map(async |(table, orders)| {
+            let read = || db::histories(&self.pool, table, &orders);
+            let read = within(DIRECT_LIMIT, postgres::repeat(&self.pool, read)).await;
+            (table, read.map_err(Arc::new))
+        });
+        // At the same time: one that is locked holds up the others no longer than its limit.
+        let found: BTreeMap<_, _> = join_all(read).await.into_iter().collect();
+        let found = |Read { table, order }: &Read| match &found[table.as_str()] {
+            Ok(histories) => Ok(histories.get(order).cloned()),
+            Err(error) => Err(error.clone()),
+        };
+        reads.iter().map(found).collect()
     }
 }

@@ -1,7 +1,5 @@
 //! The SQL of service-store. Each function is one or two statements for a whole batch.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{ItemId, Order, Reason, SellerId};
@@ -22,14 +20,16 @@ pub(crate) static MIGRATIONS: &Migrator = {
     &MIGRATOR
 };
 
+/// A reservation, or an item of which only the id, the seller and how much there is and is held are set.
 #[derive(FromRow)]
-struct ReservationRow {
-    order_id: i64,
+struct LedgerRow {
+    order_id: Option<i64>,
     item_id: i64,
     seller_id: i64,
-    client_id: i64,
-    quantity: i32,
-    state: i16,
+    client_id: Option<i64>,
+    quantity: i64,
+    reserved: Option<i64>,
+    state: Option<i16>,
     reason: Option<i16>,
 }
 
@@ -39,59 +39,64 @@ pub(crate) async fn load(
     connection: &mut PgConnection,
     orders: &[Order],
 ) -> anyhow::Result<Ledger> {
-    let ids: Vec<_> = orders.iter().map(|order| order.order_id.get()).collect();
-    let rows: Vec<ReservationRow> = sqlx::query_as(
-        "SELECT order_id, item_id, seller_id, client_id, quantity, state, reason \
-         FROM reservation WHERE order_id = ANY($1)",
+    let rows: Vec<LedgerRow> = sqlx::query_as(
+        "WITH known AS (SELECT order_id, item_id, seller_id, client_id, quantity, state, reason \
+                        FROM reservation WHERE order_id = ANY($1)), \
+              named AS (SELECT unnest($2::bigint[]) AS item_id UNION SELECT item_id FROM known), \
+              locked AS (SELECT item_id, seller_id, quantity, reserved FROM item \
+                         WHERE item_id = ANY(ARRAY(SELECT item_id FROM named)) \
+                         ORDER BY item_id FOR NO KEY UPDATE) \
+         SELECT order_id, item_id, seller_id, client_id, quantity::bigint, NULL::bigint AS reserved, \
+                state, reason FROM known \
+         UNION ALL SELECT NULL, item_id, seller_id, NULL, quantity, reserved, NULL, NULL FROM locked",
     )
-    .bind(ids)
-    .fetch_all(&mut *connection)
-    .await
-    .context("reading reservations")?;
-    let reservations: Vec<_> =
-        rows.iter().map(ReservationRow::decode).collect::<anyhow::Result<_>>()?;
-
-    let named = orders.iter().chain(reservations.iter().map(|(order, _)| order));
-    let items: BTreeSet<i64> = named.map(|order| order.item_id.get()).collect();
-    let stock: Vec<(i64, i64, i64, i64)> = sqlx::query_as(
-        "SELECT item_id, seller_id, quantity, reserved FROM item WHERE item_id = ANY($1) \
-         ORDER BY item_id FOR NO KEY UPDATE",
-    )
-    .bind(items.into_iter().collect::<Vec<_>>())
+    .bind(orders.iter().map(|order| order.order_id.get()).collect::<Vec<_>>())
+    .bind(orders.iter().map(|order| order.item_id.get()).collect::<Vec<_>>())
     .fetch_all(connection)
     .await
-    .context("locking items")?;
-    let stock = stock
-        .into_iter()
-        .map(|(item, seller, quantity, reserved)| {
-            Ok((item.try_into()?, Stock { seller_id: seller.try_into()?, quantity, reserved }))
-        })
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    .context("reading reservations and locking items")?;
+    let (mut stock, mut reservations) = (Vec::new(), Vec::new());
+    for row in rows {
+        if row.order_id.is_some() {
+            reservations.push(row.reservation()?);
+        } else {
+            stock.push((row.item_id.try_into()?, row.stock()?));
+        }
+    }
     Ok(Ledger::new(stock, reservations))
 }
 
-/// Writes the reservations that changed. Fails, to be tried again, if another transaction decided
-/// one of the orders meanwhile.
-pub(crate) async fn write_reservations(
+/// Writes the reservations and the stock that changed; returns each changed item's new version.
+/// Fails, to be tried again, if another transaction decided one of the orders meanwhile.
+pub(crate) async fn write(
     connection: &mut PgConnection,
     ledger: &Ledger,
     time: DateTime<Utc>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<(i64, i64)>> {
     let changed: Vec<_> = ledger.changed_orders().collect();
     if changed.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let column =
         |value: fn(&Order) -> i64| changed.iter().map(|(o, _)| value(o)).collect::<Vec<_>>();
     let (states, reasons): (Vec<_>, Vec<_>) = changed.iter().map(|(_, r)| encode(*r)).unzip();
-    let written = sqlx::query(
-        "INSERT INTO reservation AS r (order_id, item_id, seller_id, client_id, quantity, state, \
-                                       reason, updated_at) \
-         SELECT o, i, s, c, q, state, reason, $8 \
-         FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], \
-                     $6::smallint[], $7::smallint[]) u (o, i, s, c, q, state, reason) \
-         ON CONFLICT (order_id) DO UPDATE SET state = excluded.state, updated_at = $8 \
-         WHERE r.state = 1 AND excluded.state = 2",
+    let (items, reserved): (Vec<_>, Vec<_>) =
+        ledger.changed_items().map(|(item, stock)| (item.get(), stock.reserved)).unzip();
+    let (written, items, versions): (i64, Vec<i64>, Vec<i64>) = sqlx::query_as(
+        "WITH written AS ( \
+             INSERT INTO reservation AS r (order_id, item_id, seller_id, client_id, quantity, \
+                                           state, reason, updated_at) \
+             SELECT o, i, s, c, q, state, reason, $8 \
+             FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], \
+                         $6::smallint[], $7::smallint[]) u (o, i, s, c, q, state, reason) \
+             ON CONFLICT (order_id) DO UPDATE SET state = excluded.state, updated_at = $8 \
+             WHERE r.state = 1 AND excluded.state = 2 RETURNING 1), \
+         stocked AS ( \
+             UPDATE item i SET reserved = u.reserved, version = version + 1, updated_at = $8 \
+             FROM unnest($9::bigint[], $10::bigint[]) u (item_id, reserved) \
+             WHERE i.item_id = u.item_id RETURNING i.item_id, i.version) \
+         SELECT (SELECT count(*) FROM written), coalesce(array_agg(item_id), '{}'), \
+                coalesce(array_agg(version), '{}') FROM stocked",
     )
     .bind(column(|order| order.order_id.get()))
     .bind(column(|order| order.item_id.get()))
@@ -101,35 +106,13 @@ pub(crate) async fn write_reservations(
     .bind(states)
     .bind(reasons)
     .bind(time)
-    .execute(connection)
-    .await
-    .context("writing reservations")?;
-    ensure!(written.rows_affected() == changed.len() as u64, "an order was decided meanwhile");
-    Ok(())
-}
-
-/// Writes the stock that changed; returns each item's new version.
-pub(crate) async fn write_stock(
-    connection: &mut PgConnection,
-    ledger: &Ledger,
-    time: DateTime<Utc>,
-) -> anyhow::Result<Vec<(i64, i64)>> {
-    let (items, reserved): (Vec<_>, Vec<_>) =
-        ledger.changed_items().map(|(item, stock)| (item.get(), stock.reserved)).unzip();
-    if items.is_empty() {
-        return Ok(Vec::new());
-    }
-    sqlx::query_as(
-        "UPDATE item i SET reserved = u.reserved, version = version + 1, updated_at = $3 \
-         FROM unnest($1::bigint[], $2::bigint[]) u (item_id, reserved) \
-         WHERE i.item_id = u.item_id RETURNING i.item_id, i.version",
-    )
     .bind(items)
     .bind(reserved)
-    .bind(time)
-    .fetch_all(connection)
+    .fetch_one(connection)
     .await
-    .context("writing stock")
+    .context("writing reservations and stock")?;
+    ensure!(usize::try_from(written)? == changed.len(), "an order was decided meanwhile");
+    Ok(items.into_iter().zip(versions).collect())
 }
 
 /// An item to be.
@@ -342,21 +325,26 @@ pub(crate) async fn settle_doubts(pool: &PgPool, doubts: i64) -> anyhow::Result<
     Ok(())
 }
 
-impl ReservationRow {
-    fn decode(&self) -> anyhow::Result<(Order, Reservation)> {
+impl LedgerRow {
+    fn stock(&self) -> anyhow::Result<Stock> {
+        let reserved = self.reserved.context("an item of which nothing is known to be held")?;
+        Ok(Stock { seller_id: self.seller_id.try_into()?, quantity: self.quantity, reserved })
+    }
+
+    fn reservation(&self) -> anyhow::Result<(Order, Reservation)> {
         let order = Order {
-            order_id: self.order_id.try_into()?,
+            order_id: self.order_id.context("no order")?.try_into()?,
             item_id: self.item_id.try_into()?,
             seller_id: self.seller_id.try_into()?,
-            client_id: self.client_id.try_into()?,
-            quantity: i64::from(self.quantity).try_into()?,
+            client_id: self.client_id.context("no client")?.try_into()?,
+            quantity: self.quantity.try_into()?,
         };
         let reason = self.reason.and_then(Reason::from_code);
         let reservation = match (self.state, reason) {
-            (1, None) => Reservation::Reserved,
-            (2, None) => Reservation::Released,
-            (3, Some(reason)) => Reservation::Refused(reason),
-            (4, None) => Reservation::Cancelled,
+            (Some(1), None) => Reservation::Reserved,
+            (Some(2), None) => Reservation::Released,
+            (Some(3), Some(reason)) => Reservation::Refused(reason),
+            (Some(4), None) => Reservation::Cancelled,
             _ => anyhow::bail!("an unknown reservation state"),
         };
         Ok((order, reservation))

@@ -46,15 +46,14 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     service.serve(HttpService::new(api::ABOUT, api, service.health.clone(), http)).await?;
 
     service.keep_database(
-        "SELECT FROM item, outbox, consumer_offset, cache_state, idempotency_key LIMIT 0",
+        "SELECT lease FROM item, outbox, consumer_offset, cache_state, idempotency_key LIMIT 0",
     );
-    let reservations = reservations::Reservations::new(service.outbox.clone());
-    service.consume(&[Topic::Incoming, Topic::Reset], reservations);
+    service.consume(&[Topic::Incoming, Topic::Reset], reservations::Reservations);
     let (of_keys, of_items) = (service.pool.clone(), service.pool.clone());
     service.spawn_when_ready(Stage::Intake, "keys", |stop| keys.forget(of_keys, stop));
     service.spawn_when_ready(Stage::Intake, "items", |stop| rows.watch(of_items, stop));
     let kept = cache.clone();
     service.spawn(Stage::Publish, "cache", |stop| async move { kept.keep(stop).await });
-    service.relay(Some(cache))?;
+    service.relay(Some(cache));
     Ok(service.run().await)
 }

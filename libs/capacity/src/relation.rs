@@ -63,6 +63,9 @@ const RISING: &str = "B-tree of rising keys: Postgres' fillfactor for indexes, 9
 const RANDOM: &str =
     "B-tree of random keys: ln 2, Yao, On Random 2–3 Trees, Acta Informatica 9 (1978)";
 
+const IN_BLOCKS: &str =
+    "B-tree of ids that come in blocks, in any order within one: as of random keys";
+
 const CREATE: &str = "postgres create-order";
 const STORE: &str = "postgres store";
 const SHARDS: &str = "shards";
@@ -97,9 +100,9 @@ const fn reckoned(
     Relation { name, node, bytes, per_order: |_| 1.0, kept, measured_rows: None, fill, fill_origin }
 }
 
-/// A release adds an entry to a page that rising keys have left full, so that it splits: the room of
-/// so many entries, by the series `cancels` beside `saturation-256`.
-const ENTRIES_OF_A_RELEASE: f64 = 2.2;
+/// A release adds an entry, since it is an update that is not heap-only; for some of them Postgres
+/// deletes a dead one: by the series `cancels` beside `saturation-256`.
+const ENTRIES_OF_A_RELEASE: f64 = 0.75;
 
 const LN_2: f64 = std::f64::consts::LN_2;
 
@@ -116,13 +119,10 @@ pub static ALL: [Relation; 12] = [
     reckoned("item", STORE, Kept::Catalogue, item, (0.5, FILLFACTOR)),
     reckoned("item_pkey", STORE, Kept::Catalogue, |_| entry(8.0), (0.9, RISING)),
     measured("reservation", STORE, 1.0, reservation, |_| 1.0),
-    measured(
-        "reservation_pkey",
-        STORE,
-        1.0,
-        |_| entry(8.0),
-        |p| 1.0 + ENTRIES_OF_A_RELEASE * p.cancel_share,
-    ),
+    Relation {
+        per_order: |p| 1.0 + ENTRIES_OF_A_RELEASE * p.cancel_share,
+        ..reckoned("reservation_pkey", STORE, Kept::Orders, |_| entry(8.0), (LN_2, IN_BLOCKS))
+    },
     Relation {
         // A release is an update that is not heap-only: another entry.
         per_order: |p| 1.0 - p.refuse_share + p.cancel_share,

@@ -27,14 +27,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ordersaga_contract::{Event, Topic};
 use parking_lot::Mutex;
-use prometheus::{Histogram, IntCounterVec, IntGaugeVec};
+use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
 use sqlx::postgres::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::KafkaConfig;
 use crate::health::Dependency;
 use crate::kafka::Refusal;
-use crate::pace;
+use crate::outbox::{Batch, Outbox};
 pub use failure::ApplyError;
 use lane::Lane;
 use progress::Seen;
@@ -45,6 +45,8 @@ const BATCH: usize = 2_000;
 /// Records that may wait in a lane before its partitions are paused, and below which they go on.
 const PAUSE_ABOVE: usize = 20_000;
 const RESUME_BELOW: usize = 5_000;
+/// How long records that nobody waits for may wait for others.
+const ASIDE: Duration = Duration::from_millis(50);
 /// How long a rebalance waits for a transaction in flight, so that the next owner starts behind it.
 const HANDOVER: Duration = Duration::from_secs(5);
 
@@ -113,6 +115,25 @@ static BATCH_SIZE: LazyLock<Histogram> = LazyLock::new(|| {
     .expect("registered once")
 });
 
+static TRANSIT: LazyLock<HistogramVec> = LazyLock::new(|| {
+    prometheus::register_histogram_vec!(
+        "consumer_transit_seconds",
+        "Time from when a producer was given a record to when this consumer has read it.",
+        &["topic"],
+        vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 10.0, 60.0]
+    )
+    .expect("registered once")
+});
+static BATCH_TIME: LazyLock<HistogramVec> = LazyLock::new(|| {
+    prometheus::register_histogram_vec!(
+        "consumer_batch_seconds",
+        "Time from when a lane takes a batch to its commit, repetitions included.",
+        &["lane"],
+        vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0]
+    )
+    .expect("registered once")
+});
+
 /// An event as consumed.
 #[derive(Debug, Clone)]
 pub struct Record {
@@ -138,19 +159,25 @@ pub trait Handler: Send + Sync + 'static {
         1
     }
 
-    /// The longest pause between two batches under load: the longer, the fewer transactions, and
-    /// the later the effects.
-    fn longest_pause(&self) -> Duration {
-        pace::LONGEST
+    /// Whether nobody ever waits for the effects: then records may come a tenth of a second late.
+    fn is_aside(&self) -> bool {
+        false
     }
 
-    /// Writes the records' effects in the transaction that also moves their offsets. Called again
-    /// with the same records if the transaction fails, and with some of them if one can never be
-    /// applied.
+    /// Whether somebody waits for this record's effects. A lane whose records can all wait gathers
+    /// them for [`ASIDE`].
+    fn is_urgent(&self, _record: &Record) -> bool {
+        true
+    }
+
+    /// Writes the records' effects in the transaction that also moves their offsets, and adds the
+    /// events that follow from them to `batch`. Called again with the same records if the
+    /// transaction fails, and with some of them if one can never be applied.
     fn apply(
         &self,
         transaction: &mut PgConnection,
         records: &[Record],
+        batch: &mut Batch,
     ) -> impl Future<Output = Result<Self::Applied, ApplyError>> + Send;
 
     /// The transaction has committed.
@@ -163,6 +190,8 @@ pub struct Consumer {
     pub kafka: KafkaConfig,
     /// The database of offsets and effects.
     pub pool: PgPool,
+    /// Its outbox.
+    pub outbox: Outbox,
     /// What to follow.
     pub topics: &'static [Topic],
     /// How the consumer's state shows: up once it has its partitions and reads all of them.

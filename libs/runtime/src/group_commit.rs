@@ -1,18 +1,16 @@
 //! Group commit in the application: requests that arrive while a batch commits form the next one.
-//! At low load a request waits for no other; under load batches grow, paced by their own size, and
+//! At low load a request waits for no other; under load batches grow, paced by what they cost, and
 //! the cost of a commit is shared.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::pace::Pace;
 
-/// The pause after a batch: for each request, and at most. Clients that wait for their answer
-/// before they ask again are held to one request per share, so it bounds the rate of one worker.
-const SHARE: Duration = Duration::from_micros(30);
-const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+/// How long nobody comes until nobody is expected.
+const QUIET: Duration = Duration::from_micros(2_500);
 
 /// Where requests join the batch that is forming.
 pub struct GroupCommit<Q, A> {
@@ -63,10 +61,10 @@ impl<Q, A> Batches<Q, A> {
     /// `stop` is cancelled and nothing waits any more.
     pub async fn run<F: Future<Output = Vec<A>>>(
         mut self,
+        mut pace: Pace,
         stop: CancellationToken,
         commit: impl Fn(Vec<Q>) -> F,
     ) {
-        let mut pace = Pace::new(SHARE, LONGEST_PAUSE);
         loop {
             let mut batch = Vec::new();
             tokio::select! {
@@ -84,28 +82,46 @@ impl<Q, A> Batches<Q, A> {
                     continue;
                 }
             }
-            let rest = pace.rest();
-            if !rest.is_zero() {
-                let _ = stop.run_until_cancelled(tokio::time::sleep(rest)).await;
-                while batch.len() < self.limit
-                    && let Ok(request) = self.queue.try_recv()
-                {
-                    batch.push(request);
-                }
-            }
-            pace.begin(batch.len());
+            self.gather(&mut batch, &pace, &stop).await;
             // Whoever gave up may have asked again: what nobody waits for is not begun.
             batch.retain(|(_, waiting)| !waiting.is_closed());
             if batch.is_empty() {
                 continue;
             }
             let (requests, waiting): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+            let begun = Instant::now();
             let answers = commit(requests).await;
+            pace.took(begun.elapsed());
             debug_assert_eq!(answers.len(), waiting.len());
             for (answer, waiting) in answers.into_iter().zip(waiting) {
                 // A client that went away hears nothing; its order stands.
                 let _ = waiting.send(answer);
             }
+        }
+    }
+
+    /// Lets more requests join the batch while the pause lasts, and as long as some come: where
+    /// everybody waits for the answer there is nobody to wait for.
+    async fn gather(
+        &mut self,
+        batch: &mut Vec<(Q, oneshot::Sender<A>)>,
+        pace: &Pace,
+        stop: &CancellationToken,
+    ) {
+        loop {
+            let (rest, there) = (pace.rest(), self.queue.len());
+            if rest.is_zero() || batch.len() + there >= self.limit {
+                break;
+            }
+            let pause = tokio::time::sleep(rest.min(QUIET));
+            if stop.run_until_cancelled(pause).await.is_none() || self.queue.len() == there {
+                break;
+            }
+        }
+        while batch.len() < self.limit
+            && let Ok(request) = self.queue.try_recv()
+        {
+            batch.push(request);
         }
     }
 }
@@ -127,7 +143,7 @@ mod tests {
             let (commits, gate, stop) = (commits.clone(), gate.clone(), stop.clone());
             async move {
                 batches
-                    .run(stop, |batch| {
+                    .run(Pace::first(), stop, |batch| {
                         let (commits, gate) = (commits.clone(), gate.clone());
                         async move {
                             gate.acquire().await.unwrap().forget();
@@ -166,7 +182,7 @@ mod tests {
             assert_eq!(gave_up, None);
         }
         let stop = CancellationToken::new();
-        let worker = batches.run(stop.clone(), |batch| async move {
+        let worker = batches.run(Pace::first(), stop.clone(), |batch| async move {
             assert_eq!(batch, [3]);
             batch
         });

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::Context;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
@@ -36,8 +36,10 @@ pub struct Keys {
 /// A key with its request and the id of what that request made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    key: String,
-    fingerprint: Vec<u8>,
+    /// The key.
+    pub key: String,
+    /// SHA-256 of the request.
+    pub fingerprint: Vec<u8>,
     /// What the request made.
     pub id: i64,
     /// Whether it was claimed just now, and not by an earlier request.
@@ -88,6 +90,11 @@ impl Keys {
         self.rows.is_full()
     }
 
+    /// Until when a key claimed now is remembered.
+    pub fn remembered_until(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        now + self.ttl
+    }
+
     /// Claims keys that nobody holds or whose time is over, and returns who holds each of `keys` now.
     pub async fn claim(
         &self,
@@ -105,7 +112,7 @@ impl Keys {
             .bind(claims.keys().map(|key| key.as_str()).collect::<Vec<_>>())
             .bind(claims.values().map(|claim| claim.fingerprint.clone()).collect::<Vec<_>>())
             .bind(claims.values().map(|claim| claim.id).collect::<Vec<_>>())
-            .bind(now + TimeDelta::from_std(self.ttl)?)
+            .bind(self.remembered_until(now))
             .bind(now)
             .fetch_all(&mut *connection)
             .await

@@ -2,41 +2,35 @@
 
 use std::time::{Duration, Instant};
 
-/// The share of an event on its way from service to service: pausing begins at 2,000 a second.
-pub const SHARE: Duration = Duration::from_micros(500);
-/// The longest pause of whoever stands in an order's way to its end.
-pub const LONGEST: Duration = Duration::from_millis(40);
-/// The longest pause of whoever only takes note: a status may be this old, under load.
-pub const LONGEST_ASIDE: Duration = Duration::from_millis(100);
-
-/// Keeps batches apart in proportion to their size. A batch of `n` events is followed by a pause of
-/// `n` shares, which has a longest; what arrives meanwhile is the next batch.
+/// Keeps batches apart in proportion to what they cost. A batch that took `t` is followed by a pause
+/// of so many `t`, which has a longest; what arrives meanwhile is the next batch.
 ///
-/// Below one event per share nothing changes: by the time of the next event the pause is over. At
-/// higher rates each batch is larger than the last until the pause is at its longest. So what a
-/// batch costs by itself (statements, a commit, requests to the broker) is bounded per second,
-/// where a fixed pause would also hold up events that come alone.
+/// At low rates nothing changes: by the time of the next event the pause is over. At higher ones a
+/// batch holds what came while the last one was worked on and in the pause behind it, so that the
+/// cost of a batch by itself (statements, a commit, requests to the broker) takes a bounded share of
+/// the time. The busier the machine, the longer a batch takes, and the more of them share its cost.
 #[derive(Debug)]
 pub struct Pace {
-    share: Duration,
+    share: f64,
     longest: Duration,
     due: Option<Instant>,
-    /// Events of the last batch, or what is left of a larger one before it: events come in bursts,
-    /// and the first part of a burst is small.
-    size: usize,
 }
 
 impl Pace {
-    /// A pause of `share` for each event of a batch, at most `longest` for the batch.
-    pub fn new(share: Duration, longest: Duration) -> Self {
-        Self { share, longest, due: None, size: 0 }
+    /// For whoever is first on the way: its batches become those of all who follow, so a batch costs
+    /// many times what it costs here.
+    pub fn first() -> Self {
+        Self { share: 6.0, longest: Duration::from_millis(12), due: None }
     }
 
-    /// A batch of this many events begins now.
-    pub fn begin(&mut self, events: usize) {
-        self.size = events.max(self.size / 2);
-        let pause = self.share.saturating_mul(u32::try_from(self.size).unwrap_or(u32::MAX));
-        self.due = Some(Instant::now() + pause.min(self.longest));
+    /// For whoever takes what others have gathered.
+    pub fn following() -> Self {
+        Self { share: 0.5, longest: Duration::from_millis(3), due: None }
+    }
+
+    /// A batch that took so long has ended.
+    pub fn took(&mut self, work: Duration) {
+        self.due = Some(Instant::now() + work.mul_f64(self.share).min(self.longest));
     }
 
     /// How long the next batch has to wait still.
@@ -49,30 +43,13 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const SHARE: Duration = Duration::from_secs(1);
-
-    fn near(pause: Duration, seconds: u64) -> bool {
-        let wanted = Duration::from_secs(seconds);
-        pause <= wanted && pause + Duration::from_millis(500) > wanted
-    }
-
     #[test]
-    fn a_pause_grows_with_the_batch_up_to_the_longest() {
-        let mut pace = Pace::new(SHARE, Duration::from_secs(100));
+    fn a_pause_is_as_long_as_the_work_makes_it_and_no_longer_than_the_longest() {
+        let mut pace = Pace::first();
         assert_eq!(pace.rest(), Duration::ZERO);
-        pace.begin(3);
-        assert!(near(pace.rest(), 3), "{pace:?}");
-        pace.begin(1_000_000);
-        assert!(near(pace.rest(), 100), "{pace:?}");
-    }
-
-    #[test]
-    fn the_small_first_part_of_a_burst_does_not_end_the_pausing() {
-        let mut pace = Pace::new(SHARE, Duration::from_secs(100));
-        pace.begin(64);
-        for seconds in [32, 16, 8, 4, 2, 1, 1] {
-            pace.begin(1);
-            assert!(near(pace.rest(), seconds), "{seconds}: {pace:?}");
-        }
+        pace.took(Duration::from_micros(1));
+        assert!(pace.rest() <= Duration::from_micros(6));
+        pace.took(Duration::from_secs(100));
+        assert!(!pace.rest().is_zero() && pace.rest() <= Duration::from_millis(12));
     }
 }

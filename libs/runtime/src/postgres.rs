@@ -49,7 +49,7 @@ pub fn options(url: &str, application: &str) -> anyhow::Result<PgConnectOptions>
     Ok(parse(url)?.application_name(application).options([
         ("statement_timeout", timeout.as_str()),
         ("lock_timeout", "3000"),
-        // Shorter than others wait for its locks; and it holds back the outbox's horizon.
+        // Shorter than others wait for its locks.
         ("idle_in_transaction_session_timeout", silence.as_str()),
         // A client whose host vanished must not hold its locks for two hours.
         ("tcp_user_timeout", "10000"),
@@ -58,6 +58,9 @@ pub fn options(url: &str, application: &str) -> anyhow::Result<PgConnectOptions>
         ("tcp_keepalives_count", "3"),
         // A plan prepared while a table was empty stays cached and scans it when it is full.
         ("enable_seqscan", "off"),
+        // Every statement finds its rows by an index, whatever its values are: to plan it again for
+        // each of them costs as much as to run it.
+        ("plan_cache_mode", "force_generic_plan"),
         // The penalty that stands for "off" would make every small scan worth compiling.
         ("jit", "off"),
     ]))
@@ -144,15 +147,18 @@ pub struct Unconfirmed;
 /// Commits. An error of this, [`Unconfirmed`], leaves open whether the transaction had its effect;
 /// any error before it says that there is none.
 pub async fn commit(transaction: Transaction<'_, Postgres>) -> anyhow::Result<()> {
-    transaction.commit().await.map_err(|error| {
-        let error = anyhow::Error::from(error);
-        let is_answer = matches!(error.downcast_ref(), Some(sqlx::Error::Database(_)));
-        if is_answer && !is_broken(&error) {
-            error.context("commit")
-        } else {
-            error.context(Unconfirmed)
-        }
-    })
+    transaction.commit().await.map_err(of_commit)
+}
+
+/// The error of a statement that commits.
+pub(crate) fn of_commit(error: sqlx::Error) -> anyhow::Error {
+    let error = anyhow::Error::from(error);
+    let is_answer = matches!(error.downcast_ref(), Some(sqlx::Error::Database(_)));
+    if is_answer && !is_broken(&error) {
+        error.context("commit")
+    } else {
+        error.context(Unconfirmed)
+    }
 }
 
 /// Does what `attempt` does, on a connection that it takes from the pool, and does it again if that

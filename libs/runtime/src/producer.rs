@@ -9,16 +9,18 @@ use anyhow::{Context, anyhow};
 use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::OwnedHeaders;
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{Statistics, statistics};
-use tokio::sync::Notify;
 
 use crate::config::KafkaConfig;
 use crate::health::Dependency;
 use crate::kafka::{self, Refusal};
 
+/// How long the polling thread stays in one poll, and so outlives its producer. rdkafka spends the last
+/// millisecond of each poll in a busy loop.
+const POLL: Duration = Duration::from_secs(5);
 /// How long asking for one topic's partitions may take.
 const LEARNING: Duration = Duration::from_secs(2);
 
@@ -32,38 +34,30 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) headers: OwnedHeaders,
 }
 
-/// The acknowledgement of a batch of records.
-#[derive(Default)]
+/// What is told how a batch of records went, once all of them are acknowledged by all in-sync
+/// replicas, or given up.
+type Settled = Box<dyn FnOnce(anyhow::Result<()>) + Send>;
+
+/// A batch of records on its way.
 pub(crate) struct Delivery {
-    /// Records not yet acknowledged, and one for the batch itself while it is being enqueued.
+    /// Records not yet settled, and one for the batch itself while it is being enqueued.
     open: AtomicUsize,
     failure: Mutex<Option<KafkaError>>,
-    settled: Notify,
+    settled: Mutex<Option<Settled>>,
 }
 
 impl Delivery {
     fn settle_one(&self) {
-        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.settled.notify_one();
+        if self.open.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
         }
-    }
-
-    /// Waits until every record is acknowledged by all in-sync replicas, or given up.
-    pub(crate) async fn acknowledged(self: Arc<Self>) {
-        while self.open.load(Ordering::Acquire) > 0 {
-            self.settled.notified().await;
-        }
-    }
-
-    /// How it went, once all records are settled.
-    pub(crate) fn outcome(&self) -> Option<anyhow::Result<()>> {
-        if self.open.load(Ordering::Acquire) > 0 {
-            return None;
-        }
-        Some(match self.failure.lock().clone() {
+        let outcome = match self.failure.lock().take() {
             None => Ok(()),
             Some(error) => Err(anyhow!(error).context("the broker did not take a record")),
-        })
+        };
+        if let Some(settled) = self.settled.lock().take() {
+            settled(outcome);
+        }
     }
 }
 
@@ -112,7 +106,10 @@ fn has_producer_id(statistics: &Statistics) -> bool {
 
 /// An idempotent producer.
 pub(crate) struct Publisher {
-    producer: Option<Arc<ThreadedProducer<Watcher>>>,
+    producer: Arc<BaseProducer<Watcher>>,
+    is_given_up: Arc<AtomicBool>,
+    /// Events on their way.
+    pub(crate) in_flight: AtomicUsize,
 }
 
 impl Publisher {
@@ -128,15 +125,25 @@ impl Publisher {
             .set("queue.buffering.max.kbytes", "65536");
         let watcher =
             Watcher { broker, refusal: Refusal::default(), failed: AtomicBool::new(false) };
-        let producer = ThreadedProducer::from_config_and_context(&client, watcher)
-            .context("producer settings")?;
-        Ok(Self { producer: Some(Arc::new(producer)) })
+        let producer = BaseProducer::from_config_and_context(&client, watcher);
+        let producer = Arc::new(producer.context("producer settings")?);
+        let is_given_up = Arc::new(AtomicBool::new(false));
+        let (polled, given_up) = (producer.clone(), is_given_up.clone());
+        std::thread::Builder::new()
+            .name("producer".to_owned())
+            .spawn(move || poll(&polled, &given_up))?;
+        Ok(Self { producer, is_given_up, in_flight: AtomicUsize::new(0) })
+    }
+
+    /// Gives up what is not acknowledged, soon; the outbox still has it.
+    pub(crate) fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Release);
     }
 
     /// Learns where the topics' partitions are, so that the first order does not wait for it. A
     /// topic that is not there yet is learnt when it is first written to.
     pub(crate) async fn learn(&self, topics: Vec<String>) {
-        let producer = self.producer().clone();
+        let producer = self.producer.clone();
         let learn = move || {
             for topic in topics {
                 let _ = producer.client().fetch_metadata(Some(&topic), LEARNING);
@@ -147,24 +154,24 @@ impl Publisher {
 
     /// Whether it has taken every record so far; if not, another one is to take its place.
     pub(crate) fn is_sound(&self) -> bool {
-        !self.producer().context().failed.load(Ordering::Acquire)
-            && self.producer().client().fatal_error().is_none()
+        !self.producer.context().failed.load(Ordering::Acquire)
+            && self.producer.client().fatal_error().is_none()
     }
 
-    fn producer(&self) -> &Arc<ThreadedProducer<Watcher>> {
-        self.producer.as_ref().expect("taken only by drop")
-    }
-
-    /// Enqueues records in order. Waits only while the queue is full.
-    pub(crate) async fn publish(
+    /// Enqueues records in order; `settled` is told how it went, on a thread of the producer's.
+    pub(crate) fn publish<'a>(
         &self,
-        records: Vec<Outgoing<'_>>,
-    ) -> anyhow::Result<Arc<Delivery>> {
-        let delivery = Arc::new(Delivery::default());
-        delivery.open.store(1, Ordering::Release);
+        records: impl IntoIterator<Item = Outgoing<'a>>,
+        settled: impl FnOnce(anyhow::Result<()>) + Send + 'static,
+    ) {
+        let delivery = Arc::new(Delivery {
+            open: AtomicUsize::new(1),
+            failure: Mutex::default(),
+            settled: Mutex::new(Some(Box::new(settled))),
+        });
         for record in records {
             delivery.open.fetch_add(1, Ordering::AcqRel);
-            let mut record = BaseRecord {
+            let record = BaseRecord {
                 topic: record.topic,
                 partition: record.partition.map(|p| i32::try_from(p).expect("a partition number")),
                 payload: record.payload,
@@ -173,28 +180,35 @@ impl Publisher {
                 headers: Some(record.headers),
                 delivery_opaque: delivery.clone(),
             };
-            while let Err((error, refused)) = self.producer().send(record) {
-                if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
-                    return Err(anyhow!(error).context("the producer refuses records"));
-                }
-                record = refused;
-                tokio::time::sleep(Duration::from_millis(2)).await;
+            if let Err((error, _)) = self.producer.send(record) {
+                *delivery.failure.lock() = Some(error);
+                delivery.settle_one();
+                break;
             }
         }
         delivery.settle_one();
-        Ok(delivery)
     }
 }
 
 impl Drop for Publisher {
-    /// Destroying a client joins threads and may wait for a broker that is gone: not on a runtime
-    /// thread. What is unacknowledged is purged; the outbox still has it.
     fn drop(&mut self) {
-        if let Some(producer) = self.producer.take() {
-            std::thread::spawn(move || {
+        self.give_up();
+    }
+}
+
+/// Delivers acknowledgements until the producer is given up and nobody has it any more. To destroy a
+/// client joins threads and may wait for a broker that is gone: this thread does that, too.
+fn poll(producer: &Arc<BaseProducer<Watcher>>, is_given_up: &AtomicBool) {
+    let mut is_purged = false;
+    loop {
+        if is_given_up.load(Ordering::Acquire) {
+            if Arc::strong_count(producer) == 1 {
+                return;
+            }
+            if !std::mem::replace(&mut is_purged, true) {
                 producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
-                drop(producer);
-            });
+            }
         }
+        producer.poll(POLL);
     }
 }

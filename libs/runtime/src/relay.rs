@@ -1,31 +1,30 @@
-//! The relay: publishes what the outbox holds and deletes it behind the acknowledgements. A crash
-//! anywhere repeats events and never loses or skips one.
+//! The relay: sees to it that everything in the outbox is published. A crash anywhere repeats events
+//! and never loses or skips one.
 //!
-//! One process relays per database: the one that holds an advisory lock on the relay's own
-//! connection. Another instance takes over as soon as that connection ends. Postgres ends it when it
-//! has heard nothing for [`postgres::SILENCE`], so that a process that is frozen does not keep the
-//! lock: the relay says something every `BEAT`, whatever else it waits for.
+//! Each process holds a *lease*, a number with a time at which it ends, and renews it. What the
+//! process commits it publishes itself, from memory; the rows name the lease. Rows whose lease has
+//! ended, since the process died or was frozen or may not know of a row of its own, are taken over
+//! by whichever process finds them first, [`TERM`] and a [`LOOK`] later at the latest. A process that
+//! was frozen and goes on may publish once more what another has taken over: the events were
+//! committed, and change nothing when said again.
 //!
-//! One that was frozen and goes on may publish once more what it had read, which was committed and
-//! changes nothing when said again. It deletes no event: that takes the connection it has lost. A
-//! dead letter may be sent twice.
+//! Published rows are deleted in bulk, within a look. Deleting them late repeats nothing: only a
+//! process that takes rows over reads them.
 
 mod dead_letter;
 
-use std::collections::VecDeque;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use anyhow::Context;
-use chrono::{DateTime, Utc};
-use futures_util::future::OptionFuture;
+use anyhow::{Context, ensure};
 use ordersaga_contract::{Fact, OrderId, Topic, cloud_event, partition_of};
-use prometheus::{Gauge, IntCounterVec, IntGauge};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge};
 use rdkafka::message::{Header, OwnedHeaders};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions};
-use sqlx::{Connection, FromRow};
-use tokio::time::Instant;
+use sqlx::FromRow;
+use sqlx::postgres::PgPool;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -33,33 +32,27 @@ use crate::backoff::Backoff;
 use crate::config::KafkaConfig;
 use crate::crash;
 use crate::health::Dependency;
-use crate::outbox::{self, CHANNEL, Outbox};
-use crate::pace::{self, Pace};
-use crate::postgres::{self, Lease, within};
-use crate::producer::{Delivery, Outgoing, Publisher};
+use crate::outbox::{Batch, Outbox, Published};
+use crate::postgres::{Lease as Connection, within};
+use crate::producer::{Outgoing, Publisher};
 use crate::trace;
 
-/// Rows fetched at once, and rows that may be on their way to the broker at once. A row is a batch
-/// of up to a thousand events, so this bounds memory; of a few events each, many rows come between
-/// two looks.
-const FETCH_ROWS: usize = 64;
-const ROWS_IN_FLIGHT: usize = 256;
-/// Published rows are deleted this much later at the latest, so that one commit deletes many.
-const DELETE_DELAY: Duration = Duration::from_millis(50);
-/// How soon the relay looks again after a look that found nothing, at first and at the latest.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-/// How often the database hears of the relay, by such a look or by [`beat`], at the least.
-const BEAT: Duration = Duration::from_millis(500);
-/// How often what waits is counted.
-const COUNT: Duration = Duration::from_secs(1);
-/// How soon another instance takes over from one that died.
-const TAKEOVER: Duration = Duration::from_millis(250);
-/// How long a stopping relay waits for the broker.
+/// How often the lease is renewed, what waits is counted, and rows are deleted and taken over.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a lease lasts after it was renewed.
+const TERM: Duration = Duration::from_millis(1_400);
+/// Events on their way to the broker from memory, at the most: it bounds memory. What comes while
+/// there are more is left to the table, and read back when there is room.
+const IN_FLIGHT: usize = 50_000;
+/// Rows taken over by one statement. A row is a batch of up to two thousand events.
+const ADOPTED_ROWS: i64 = 32;
+/// How long a stopping relay waits for the broker, and how often it looks meanwhile.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// How long a statement may take before the connection counts as dead.
-const STATEMENT_LIMIT: Duration = Duration::from_secs(8);
-/// The advisory lock of the active relay ("outbox" as a number).
-const LOCK: i64 = 0x6f75_7462_6f78;
+const LAST_LOOK: Duration = Duration::from_millis(20);
+/// A lease that was held for so long was lost by chance: the next is taken at once.
+const LONG: Duration = Duration::from_secs(10);
+/// How long the statements of a look may take.
+const LIMIT: Duration = Duration::from_secs(8);
 
 static WAITING: LazyLock<IntGauge> = LazyLock::new(|| {
     prometheus::register_int_gauge!("outbox_pending", "Events committed and not yet published.")
@@ -80,6 +73,20 @@ static PUBLISHED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     )
     .expect("registered once")
 });
+static LEASE: LazyLock<IntGauge> = LazyLock::new(|| {
+    prometheus::register_int_gauge!(
+        "outbox_lease",
+        "1 while this instance holds a lease to publish what it commits, else 0."
+    )
+    .expect("registered once")
+});
+static ADOPTED: LazyLock<IntCounter> = LazyLock::new(|| {
+    prometheus::register_int_counter!(
+        "outbox_adopted_rows_total",
+        "Rows of the outbox taken over from an instance whose lease has ended."
+    )
+    .expect("registered once")
+});
 
 /// Told of changed things before the events of the change go out, and again after a crash between.
 pub trait Invalidate: Send + Sync + 'static {
@@ -90,11 +97,9 @@ pub trait Invalidate: Send + Sync + 'static {
     ) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + '_>>;
 }
 
-/// The relay of one database.
+/// The relay of one process.
 pub struct Relay {
-    /// Where the outbox is; the relay opens connections of its own.
-    pub database: PgConnectOptions,
-    /// The pool for what is not bound to the relay's connection.
+    /// The database of the outbox.
     pub pool: PgPool,
     /// The outbox as the writers of this process see it.
     pub outbox: Outbox,
@@ -108,302 +113,273 @@ pub struct Relay {
     pub caches: Option<Arc<dyn Invalidate>>,
 }
 
+/// What a look found.
+#[derive(FromRow)]
+struct Seen {
+    /// Events that wait, and the age of the oldest in seconds.
+    events: i64,
+    oldest: f64,
+    /// Rows whose lease nobody holds.
+    orphans: i64,
+    /// Of all processes that hold a lease, this one sends the dead letters.
+    leads: bool,
+}
+
 impl Relay {
-    /// Relays until `stop` is cancelled and everything committed by then is published, if the
-    /// broker takes it in time; the next start finds what is left.
+    /// Publishes until `stop` is cancelled and everything committed by then is published, if the
+    /// broker takes it in time; another process, or the next start, finds what is left.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        outbox::show_metrics();
+        LazyLock::force(&LEASE);
+        LazyLock::force(&ADOPTED);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-        let counting = count_waiting(self.pool.clone(), self.outbox.clone());
-        let _counting = AbortOnDropHandle::new(tokio::spawn(counting));
         let mut publisher = Arc::new(Publisher::new(&self.kafka, self.broker.clone())?);
-        while let Err(error) = self.lead(&publisher, &stop).await {
-            tracing::warn!(error = format!("{error:#}"), "the relay starts again");
+        let topics = Topic::EVENTS.map(|topic| self.kafka.topic(topic));
+        publisher.learn(topics.to_vec()).await;
+        let mut begun = Instant::now();
+        while let Err(error) = self.hold(&publisher, &stop).await {
+            tracing::warn!(error = format!("{error:#}"), "the relay takes another lease");
             if stop.is_cancelled() {
-                return Ok(());
+                break;
             }
             if !publisher.is_sound() {
+                publisher.give_up();
                 publisher = Arc::new(Publisher::new(&self.kafka, self.broker.clone())?);
             }
+            if begun.elapsed() > LONG {
+                backoff.reset();
+            }
             backoff.wait().await;
+            begun = Instant::now();
         }
         Ok(())
     }
 
-    /// Waits to be the one that relays and then is, until something breaks or all is done.
-    async fn lead(
+    /// Takes a lease and keeps it until it is given up or all is done.
+    async fn hold(
         &self,
         publisher: &Arc<Publisher>,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
-        let database = postgres::holding(self.database.clone(), postgres::SILENCE);
-        let connect = async {
-            let mut connection = PgConnection::connect_with(&database).await?;
-            // What cannot be deleted afterwards would be published again and again.
-            postgres::ensure_writable(&mut connection).await?;
-            Ok(connection)
-        };
-        let mut connection = within(STATEMENT_LIMIT, connect).await?;
-        while !lock(&mut connection).await? {
-            // Asking again, rather than waiting in a statement: that would hold back vacuum.
-            if stop.run_until_cancelled(tokio::time::sleep(TAKEOVER)).await.is_none() {
-                return Ok(());
+        let lease = Arc::new(LeaseHeld {
+            number: fastrand::i64(1..),
+            publisher: publisher.clone(),
+            topics: Topic::EVENTS.map(|topic| self.kafka.topic(topic)),
+            source: self.source.clone(),
+            caches: self.caches.clone(),
+            outbox: self.outbox.clone(),
+            is_given_up: AtomicBool::new(false),
+        });
+        let mut letters = None;
+        let mut ticks = tokio::time::interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let _published = Publishing(&self.outbox);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            // A look that failed may have taken rows over, or forgotten which to delete: whoever holds
+            // a lease when this one has ended finds them.
+            let seen = within(LIMIT, self.look(&lease)).await?;
+            // Only now: rows of a lease that the table lacks would be taken over.
+            self.outbox.publish_by(Some(lease.clone()));
+            LEASE.set(1);
+            letters = letters.filter(|_| seen.leads);
+            if seen.leads && letters.is_none() {
+                letters = Some(self.letters(publisher));
             }
+            ensure!(lease.is_sound(), "a row may be there that this process does not know");
         }
-        let topics = Topic::EVENTS.map(|topic| self.kafka.topic(topic));
-        let learn = async {
-            publisher.learn(topics.to_vec()).await;
-            Ok(())
-        };
-        beating(&mut connection, learn).await?;
-        let _relaying = self.outbox.relaying();
-        let _listening = AbortOnDropHandle::new(tokio::spawn(self.listener()));
+        self.outbox.publish_by(None);
+        let give_up = Instant::now() + LAST_WORDS;
+        while Instant::now() < give_up && !self.is_at_end(&lease).await? {
+            tokio::time::sleep(LAST_LOOK).await;
+        }
+        within(LIMIT, self.end(&lease)).await
+    }
+
+    /// When stopping: whether everything committed by then is acknowledged.
+    async fn is_at_end(&self, lease: &Arc<LeaseHeld>) -> anyhow::Result<bool> {
+        // Before the look, so that it deletes what has been acknowledged.
+        let is_acknowledged = lease.in_flight() == 0;
+        let seen = within(LIMIT, self.look(lease)).await?;
+        ensure!(lease.is_sound(), "the broker did not take a record");
+        Ok(is_acknowledged && seen.orphans == 0)
+    }
+
+    /// Renews the lease, deletes what is published, counts what waits, and takes over what nobody
+    /// publishes.
+    async fn look(&self, lease: &Arc<LeaseHeld>) -> anyhow::Result<Seen> {
+        let mut connection = Connection::take(&self.pool).await?;
+        let published = self.outbox.take_published();
+        if !published.is_empty() {
+            crash::point("relay.after_publish");
+            let (rows, leases): (Vec<_>, Vec<_>) =
+                published.iter().map(|published| (published.row, published.lease)).unzip();
+            let delete = sqlx::query(
+                "DELETE FROM outbox o USING unnest($1::bigint[], $2::bigint[]) p (id, lease) \
+                 WHERE o.id = p.id AND o.lease = p.lease",
+            );
+            let delete = delete.bind(rows).bind(leases).execute(&mut *connection);
+            delete.await.context("deleting published events")?;
+        }
+        let seen: Seen = sqlx::query_as(
+            "WITH ended AS (DELETE FROM outbox_lease WHERE lease = ANY(ARRAY( \
+                                SELECT lease FROM outbox_lease WHERE lease <> $1 AND ends_at < now() \
+                                FOR UPDATE SKIP LOCKED))), \
+                  renewed AS (INSERT INTO outbox_lease (lease, ends_at) \
+                              VALUES ($1, now() + $2 * interval '1 second') \
+                              ON CONFLICT (lease) DO UPDATE SET ends_at = excluded.ends_at) \
+             SELECT coalesce(sum(o.events), 0) AS events, \
+                    greatest(coalesce(extract(epoch FROM now() - min(o.at)), 0), 0)::float8 AS oldest, \
+                    count(*) FILTER (WHERE o.id IS NOT NULL AND l.lease IS NULL \
+                                           AND o.lease IS DISTINCT FROM $1) AS orphans, \
+                    $1 <= ALL (SELECT lease FROM outbox_lease WHERE ends_at > now()) AS leads \
+             FROM outbox o LEFT JOIN outbox_lease l ON l.lease = o.lease AND l.ends_at > now()",
+        )
+        .bind(lease.number)
+        .bind(TERM.as_secs_f64())
+        .fetch_one(&mut *connection)
+        .await
+        .context("renewing the lease")?;
+        self.outbox.set_waiting(seen.events);
+        WAITING.set(seen.events);
+        OLDEST.set(seen.oldest);
+        // Not for longer than the lease lasts.
+        let (mut left, begun) = (seen.orphans, Instant::now());
+        while left > 0 && lease.has_room(0) && begun.elapsed() < LOOK {
+            let rows = self.adopt(&mut connection, lease).await?;
+            left = if rows == 0 { 0 } else { left - rows };
+        }
+        connection.keep();
+        Ok(seen)
+    }
+
+    /// Takes over some rows and publishes them; how many.
+    async fn adopt(
+        &self,
+        connection: &mut Connection,
+        lease: &Arc<LeaseHeld>,
+    ) -> anyhow::Result<i64> {
+        let rows: Vec<Adopted> = sqlx::query_as(
+            "UPDATE outbox SET lease = $1 WHERE id = ANY(ARRAY( \
+                 SELECT id FROM outbox o WHERE lease IS DISTINCT FROM $1 AND NOT EXISTS ( \
+                     SELECT FROM outbox_lease l WHERE l.lease = o.lease AND l.ends_at > now()) \
+                 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)) \
+             RETURNING id, at, facts, order_ids, payloads, traceparents, cache_ids, cache_versions",
+        )
+        .bind(lease.number)
+        .bind(ADOPTED_ROWS)
+        .fetch_all(&mut **connection)
+        .await
+        .context("taking rows over")?;
+        let count = rows.len();
+        tracing::info!(rows = count, "taking over what nobody publishes");
+        ADOPTED.inc_by(count as u64);
+        for row in rows {
+            lease.publish(row.id, row.batch);
+        }
+        Ok(i64::try_from(count)?)
+    }
+
+    /// Lets others take over at once what is left.
+    async fn end(&self, lease: &LeaseHeld) -> anyhow::Result<()> {
+        let mut connection = Connection::take(&self.pool).await?;
+        let end = sqlx::query("DELETE FROM outbox_lease WHERE lease = $1").bind(lease.number);
+        end.execute(&mut *connection).await.context("ending the lease")?;
+        connection.keep();
+        Ok(())
+    }
+
+    fn letters(&self, publisher: &Arc<Publisher>) -> AbortOnDropHandle<()> {
         let letters = dead_letter::Letters {
             pool: self.pool.clone(),
             publisher: publisher.clone(),
             topic: self.kafka.topic(Topic::DeadLetter),
             consumer: self.source.clone(),
         };
-        let _letters = AbortOnDropHandle::new(tokio::spawn(letters.run()));
-        tracing::info!("relaying the outbox");
-        let drain = Drain {
-            sender: Sender { relay: self, publisher, topics },
-            connection,
-            cursor: Cursor::default(),
-            in_flight: VecDeque::new(),
-            acknowledged: None,
-            ending: None,
-        };
-        drain.run(stop).await
+        AbortOnDropHandle::new(tokio::spawn(letters.run()))
     }
-
-    /// Hears of commits by instances that do not relay. If it ends, the regular sweep is left.
-    fn listener(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (outbox, options) = (self.outbox.clone(), self.database.clone());
-        async move {
-            // A connection of its own: the services' pools are for work.
-            let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
-            let Ok(mut listener) = PgListener::connect_with(&pool).await else { return };
-            if listener.listen(CHANNEL).await.is_ok() {
-                while listener.recv().await.is_ok() {
-                    outbox.committed();
-                }
-            }
-        }
-    }
-}
-
-async fn lock(connection: &mut PgConnection) -> anyhow::Result<bool> {
-    let query = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK);
-    within(STATEMENT_LIMIT, async { Ok(query.fetch_one(connection).await?) }).await
-}
-
-/// Waits for what is not the database's, and lets the database hear of the relay meanwhile.
-async fn beating<T>(
-    connection: &mut PgConnection,
-    wait: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
-    let mut wait = pin!(wait);
-    loop {
-        tokio::select! {
-            done = &mut wait => return done,
-            () = tokio::time::sleep(BEAT) => beat(connection).await?,
-        }
-    }
-}
-
-async fn beat(connection: &mut PgConnection) -> anyhow::Result<()> {
-    let beat = async { Ok(sqlx::query("SELECT").execute(connection).await?) };
-    within(STATEMENT_LIMIT, beat).await.map(drop)
-}
-
-/// A row's place in commit order.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Cursor {
-    tx: i64,
-    id: i64,
 }
 
 #[derive(FromRow)]
-struct Row {
-    tx: i64,
+struct Adopted {
     id: i64,
-    at: DateTime<Utc>,
-    facts: Vec<i16>,
-    order_ids: Vec<i64>,
-    payloads: Vec<Vec<u8>>,
-    traceparents: Vec<Option<String>>,
-    cache_ids: Vec<i64>,
-    cache_versions: Vec<i64>,
+    #[sqlx(flatten)]
+    batch: Batch,
 }
 
-/// A row on its way to the broker.
-struct InFlight {
-    cursor: Cursor,
-    delivery: Arc<Delivery>,
-    /// Those of its events that are traced.
-    sending: Vec<trace::Sending>,
+/// While this lives, batches are published from memory.
+struct Publishing<'a>(&'a Outbox);
+
+impl Drop for Publishing<'_> {
+    fn drop(&mut self) {
+        self.0.publish_by(None);
+        LEASE.set(0);
+    }
 }
 
-/// What becomes of a row that was read.
-struct Sender<'a> {
-    relay: &'a Relay,
-    publisher: &'a Publisher,
+/// A lease, and what publishes under it.
+pub(crate) struct LeaseHeld {
+    number: i64,
+    publisher: Arc<Publisher>,
     /// The topics of events under their full names, by [`Topic`].
     topics: [String; 3],
+    source: String,
+    caches: Option<Arc<dyn Invalidate>>,
+    outbox: Outbox,
+    /// It is not to be renewed: others are to look for its rows.
+    is_given_up: AtomicBool,
 }
 
-struct Drain<'a> {
-    sender: Sender<'a>,
-    connection: PgConnection,
-    /// The last row enqueued.
-    cursor: Cursor,
-    in_flight: VecDeque<InFlight>,
-    /// The last row acknowledged with all before it, and when it is to be deleted.
-    acknowledged: Option<(Cursor, Instant)>,
-    /// When stopping: the last row still to be published, and until when that is tried.
-    ending: Option<(Cursor, Instant)>,
-}
+impl LeaseHeld {
+    pub(crate) fn number(&self) -> i64 {
+        self.number
+    }
 
-impl Drain<'_> {
-    async fn run(mut self, stop: &CancellationToken) -> anyhow::Result<()> {
-        let mut look = true;
-        // A commit wakes the relay a moment before its row sinks below the horizon: it soon looks
-        // again, then ever less often.
-        let mut pause = FIRST_PAUSE;
-        let mut pace = Pace::new(pace::SHARE, pace::LONGEST);
-        loop {
-            if stop.is_cancelled() && self.is_at_end().await? {
-                return self.delete_acknowledged().await;
+    /// Whether as many events more may be on their way.
+    pub(crate) fn has_room(&self, events: usize) -> bool {
+        !self.is_given_up.load(Ordering::Acquire) && self.in_flight() + events <= IN_FLIGHT
+    }
+
+    fn in_flight(&self) -> usize {
+        self.publisher.in_flight.load(Ordering::Acquire)
+    }
+
+    fn is_sound(&self) -> bool {
+        !self.is_given_up.load(Ordering::Acquire) && self.publisher.is_sound()
+    }
+
+    /// Lets the lease end, so that all of its rows are looked for.
+    pub(crate) fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Release);
+    }
+
+    /// Publishes a committed row, behind what it means to caches.
+    pub(crate) fn publish(self: &Arc<Self>, row: i64, batch: Batch) {
+        crash::point("relay.before_publish");
+        self.publisher.in_flight.fetch_add(batch.events(), Ordering::AcqRel);
+        let changed = batch.cache_ids.iter().copied().zip(batch.cache_versions.iter().copied());
+        let changed: Vec<_> = changed.collect();
+        match &self.caches {
+            Some(caches) if !changed.is_empty() => {
+                let (lease, caches) = (self.clone(), caches.clone());
+                tokio::spawn(async move {
+                    match caches.invalidate(changed).await {
+                        Ok(()) => lease.send(row, &batch),
+                        Err(error) => lease.settle(row, batch.events(), Err(error)),
+                    }
+                });
             }
-            let room = self.in_flight.len() < ROWS_IN_FLIGHT;
-            let rest = pace.rest();
-            if look && room && rest.is_zero() {
-                let (rows, events) = self.enqueue().await?;
-                look = rows == FETCH_ROWS;
-                if rows > 0 {
-                    pause = FIRST_PAUSE;
-                }
-                // Whoever is behind makes no pause.
-                if rows > 0 && !look {
-                    pace.begin(events);
-                }
-                continue;
-            }
-            let front = self.in_flight.front().map(|row| row.delivery.clone());
-            let acknowledged: OptionFuture<_> = front.map(Delivery::acknowledged).into();
-            let delete: OptionFuture<_> =
-                self.acknowledged.map(|(_, at)| tokio::time::sleep_until(at)).into();
-            tokio::select! {
-                biased;
-                Some(()) = acknowledged => self.take_acknowledged()?,
-                Some(()) = delete => self.delete_acknowledged().await?,
-                () = stop.cancelled(), if self.ending.is_none() => {}
-                () = self.sender.relay.outbox.woken(), if room && !look => (look, pause) = (true, FIRST_PAUSE),
-                () = tokio::time::sleep(rest), if look && room => {}
-                // Nothing is looked for while the broker has enough.
-                () = tokio::time::sleep(BEAT), if !room => beat(&mut self.connection).await?,
-                () = tokio::time::sleep(pause), if room && !look => {
-                    (look, pause) = (true, (pause * 2).min(BEAT));
-                }
-            }
+            _ => self.send(row, &batch),
         }
     }
 
-    /// When stopping: whether everything committed by then is acknowledged, or time is over.
-    async fn is_at_end(&mut self) -> anyhow::Result<bool> {
-        if self.ending.is_none() {
-            self.ending = Some((self.last_row().await?, Instant::now() + LAST_WORDS));
-        }
-        let Some((last, give_up)) = self.ending else { return Ok(false) };
-        let all = self.cursor >= last && self.in_flight.is_empty();
-        Ok(all || Instant::now() >= give_up)
-    }
-
-    async fn last_row(&mut self) -> anyhow::Result<Cursor> {
-        let last = sqlx::query_as(
-            "SELECT tx::text::bigint, id FROM outbox ORDER BY outbox.tx DESC, id DESC LIMIT 1",
-        );
-        let last = async { Ok(last.fetch_optional(&mut self.connection).await?) };
-        let last: Option<(i64, i64)> = within(STATEMENT_LIMIT, last).await?;
-        Ok(last.map_or(self.cursor, |(tx, id)| Cursor { tx, id }))
-    }
-
-    /// Reads rows below the horizon, in commit order, and hands their events to the producer; how
-    /// many of both.
-    async fn enqueue(&mut self) -> anyhow::Result<(usize, usize)> {
-        let rows = sqlx::query_as(
-            "SELECT tx::text::bigint AS tx, id, at, facts, order_ids, payloads, traceparents, \
-                    cache_ids, cache_versions \
-             FROM outbox \
-             WHERE (tx, id) > ($1::text::xid8, $2) \
-               AND tx < pg_snapshot_xmin(pg_current_snapshot()) \
-             ORDER BY outbox.tx, id LIMIT $3",
-        )
-        .bind(self.cursor.tx.to_string())
-        .bind(self.cursor.id)
-        .bind(i64::try_from(FETCH_ROWS)?);
-        let rows = async { Ok(rows.fetch_all(&mut self.connection).await?) };
-        let rows: Vec<Row> = within(STATEMENT_LIMIT, rows).await.context("reading the outbox")?;
-        beating(&mut self.connection, self.sender.invalidate(&rows)).await?;
-        if !rows.is_empty() {
-            crash::point("relay.before_publish");
-        }
-        for row in &rows {
-            let publish = self.sender.publish(row);
-            let (delivery, sending) = beating(&mut self.connection, publish).await?;
-            self.cursor = Cursor { tx: row.tx, id: row.id };
-            self.in_flight.push_back(InFlight { cursor: self.cursor, delivery, sending });
-        }
-        Ok((rows.len(), rows.iter().map(|row| row.facts.len()).sum()))
-    }
-
-    fn take_acknowledged(&mut self) -> anyhow::Result<()> {
-        while let Some(row) = self.in_flight.front_mut() {
-            let Some(outcome) = row.delivery.outcome() else { break };
-            if let Err(error) = &outcome {
-                row.sending.iter_mut().for_each(|span| span.fail(&error.to_string()));
-            }
-            outcome?;
-            let due = self.acknowledged.map_or_else(|| Instant::now() + DELETE_DELAY, |a| a.1);
-            self.acknowledged = Some((row.cursor, due));
-            self.in_flight.pop_front();
-        }
-        Ok(())
-    }
-
-    async fn delete_acknowledged(&mut self) -> anyhow::Result<()> {
-        let Some((cursor, _)) = self.acknowledged.take() else { return Ok(()) };
-        crash::point("relay.after_publish");
-        let delete = sqlx::query("DELETE FROM outbox WHERE (tx, id) <= ($1::text::xid8, $2)")
-            .bind(cursor.tx.to_string())
-            .bind(cursor.id);
-        let delete = async { Ok(delete.execute(&mut self.connection).await?) };
-        within(STATEMENT_LIMIT, delete).await.context("deleting published events")?;
-        Ok(())
-    }
-}
-
-impl Sender<'_> {
-    async fn invalidate(&self, rows: &[Row]) -> anyhow::Result<()> {
-        let Some(caches) = &self.relay.caches else { return Ok(()) };
-        let changed: Vec<_> = rows
-            .iter()
-            .flat_map(|row| row.cache_ids.iter().copied().zip(row.cache_versions.iter().copied()))
-            .collect();
-        if changed.is_empty() { Ok(()) } else { caches.invalidate(changed).await }
-    }
-
-    async fn publish(&self, row: &Row) -> anyhow::Result<(Arc<Delivery>, Vec<trace::Sending>)> {
-        let time = cloud_event::time(row.at);
-        let mut keys = Vec::with_capacity(row.order_ids.len());
-        for (order, fact) in row.order_ids.iter().zip(&row.facts) {
-            let fact = Fact::from_code(*fact).context("an unknown fact in the outbox")?;
-            let order = OrderId::try_from(*order).context("a bad order id in the outbox")?;
-            keys.push((order, fact, order.to_string()));
-        }
+    fn send(self: &Arc<Self>, row: i64, batch: &Batch) {
+        let events = batch.events();
+        let keys = match keys(batch) {
+            Ok(keys) => keys,
+            Err(error) => return self.settle(row, events, Err(error)),
+        };
+        let time = cloud_event::time(batch.time);
         let mut sending = Vec::new();
-        let records = keys.iter().zip(&row.payloads).zip(&row.traceparents);
+        let records = keys.iter().zip(&batch.payloads).zip(&batch.traceparents);
         let records = records.map(|(((order, fact, key), payload), traceparent)| {
             let topic = &self.topics[fact.topic() as usize];
             let span = trace::Sending::begin(topic, *order, traceparent.as_deref());
@@ -415,17 +391,46 @@ impl Sender<'_> {
                 partition: Some(partition_of(*order)),
                 key: Some(key.as_bytes()),
                 payload: Some(payload),
-                headers: headers(*order, *fact, &self.relay.source, &time, traceparent),
+                headers: headers(*order, *fact, &self.source, &time, traceparent),
             }
         });
-        let records = records.collect();
-        let delivery = self.publisher.publish(records).await?;
+        let records: Vec<_> = records.collect();
+        let lease = self.clone();
+        self.publisher.publish(records, move |outcome| {
+            if let Err(error) = &outcome {
+                for span in &mut sending {
+                    span.fail(&error.to_string());
+                }
+            }
+            lease.settle(row, events, outcome);
+        });
         for topic in Topic::EVENTS {
             let events = keys.iter().filter(|(_, fact, _)| fact.topic() == topic).count();
             PUBLISHED.with_label_values(&[topic.name()]).inc_by(events as u64);
         }
-        Ok((delivery, sending))
     }
+
+    fn settle(&self, row: i64, events: usize, outcome: anyhow::Result<()>) {
+        self.publisher.in_flight.fetch_sub(events, Ordering::AcqRel);
+        match outcome {
+            Ok(()) => self.outbox.published(Published { row, lease: self.number }),
+            Err(error) => {
+                tracing::debug!(row, error = format!("{error:#}"), "events are published again");
+                self.give_up();
+            }
+        }
+    }
+}
+
+/// What each event is about, and its record's key.
+fn keys(batch: &Batch) -> anyhow::Result<Vec<(OrderId, Fact, String)>> {
+    let events = batch.order_ids.iter().zip(&batch.facts);
+    let keys = events.map(|(order, fact)| {
+        let fact = Fact::from_code(*fact).context("an unknown fact in the outbox")?;
+        let order = OrderId::try_from(*order).context("a bad order id in the outbox")?;
+        Ok((order, fact, order.to_string()))
+    });
+    keys.collect()
 }
 
 fn headers(
@@ -451,29 +456,4 @@ fn headers(
         headers = headers.insert(Header { key, value: Some(value) });
     }
     headers
-}
-
-/// Counts once a second what waits: for the metrics, and for admission control.
-async fn count_waiting(pool: PgPool, outbox: Outbox) {
-    loop {
-        let counted: anyhow::Result<(i64, f64)> = within(STATEMENT_LIMIT, async {
-            let mut lease = Lease::take(&pool).await?;
-            let counted = sqlx::query_as(
-                "SELECT coalesce(sum(events), 0), \
-                        coalesce(extract(epoch FROM now() - min(at)), 0)::float8 \
-                 FROM outbox",
-            )
-            .fetch_one(&mut *lease)
-            .await?;
-            lease.keep();
-            Ok(counted)
-        })
-        .await;
-        if let Ok((events, oldest)) = counted {
-            outbox.set_waiting(events);
-            WAITING.set(events);
-            OLDEST.set(oldest.max(0.0));
-        }
-        tokio::time::sleep(COUNT).await;
-    }
 }

@@ -45,6 +45,9 @@ pub struct ServiceConfig {
     /// Stopping.
     #[command(flatten)]
     pub shutdown: ShutdownConfig,
+    /// Threads that work on requests and records; half of the machine's cores unless set.
+    #[arg(long, env = "WORKER_THREADS")]
+    pub threads: Option<usize>,
 }
 
 /// A service being put together, and then running.
@@ -72,7 +75,13 @@ pub fn run<F: Future<Output = anyhow::Result<ExitCode>>>(
     files::raise_limit();
     // The last spans leave when the service has ended.
     let _exporting = trace::init(name, &config.trace)?;
-    tokio::runtime::Runtime::new()?.block_on(service)
+    // The databases and the broker may be on the same machine; and a thread that finds work wakes the
+    // others to help, which costs more than most pieces of work.
+    let cores = std::thread::available_parallelism()?.get();
+    let threads = config.threads.unwrap_or_else(|| (cores / 2).max(1));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    runtime?.block_on(service)
 }
 
 /// Brings the service's database up to date if the process was started as `SERVICE migrate`: the
@@ -172,6 +181,7 @@ impl Service {
         let consumer = Consumer {
             kafka: self.config.kafka.clone(),
             pool: self.pool.clone(),
+            outbox: self.outbox.clone(),
             topics,
             broker: self.health.required("kafka-consumer"),
             // Not required: what a batch waits for shows, and gates traffic, under its own name.
@@ -181,9 +191,8 @@ impl Service {
     }
 
     /// Publishes what the outbox holds, dead letters included.
-    pub fn relay(&self, caches: Option<Arc<dyn Invalidate>>) -> anyhow::Result<()> {
+    pub fn relay(&self, caches: Option<Arc<dyn Invalidate>>) {
         let relay = Relay {
-            database: postgres::options(self.config.postgres.url.expose(), self.name)?,
             pool: self.pool.clone(),
             outbox: self.outbox.clone(),
             kafka: self.config.kafka.clone(),
@@ -192,7 +201,6 @@ impl Service {
             caches,
         };
         self.spawn_when_ready(Stage::Publish, "relay", |stop| relay.run(stop));
-        Ok(())
     }
 
     /// Runs until told to stop or until a task fails.

@@ -184,9 +184,16 @@ async fn compare_topics(bed: &Bed, costs: &Costs, comparison: &mut Comparison) -
     for topic in EVENTS {
         let records = bed.log().fold(&[topic], 0_u32, |count, _| *count += 1).await?;
         let Segments { bytes, batches } = segments[topic];
-        let each = costs.event_bytes(topic, f64::from(records) / batches as f64);
-        let each = each.context("no such topic")?;
-        comparison.add(topic, each * f64::from(records), bytes as f64);
+        let together = f64::from(records) / batches as f64;
+        let bytes_of = |together| costs.event_bytes(topic, together).context("no such topic");
+        let (each, of_more) = (bytes_of(together)?, bytes_of(1e9)?);
+        let (predicted, actual) = (each * f64::from(records), bytes as f64);
+        // Beyond the largest batches that were measured the plan counts with those.
+        if each > of_more {
+            comparison.add(topic, predicted, actual);
+        } else {
+            comparison.add_at_most(topic, predicted, actual);
+        }
     }
     Ok(())
 }

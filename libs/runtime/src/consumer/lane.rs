@@ -4,24 +4,29 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use futures_util::future::OptionFuture;
 use ordersaga_contract::Topic;
 use parking_lot::Mutex;
 use rdkafka::TopicPartitionList;
-use sqlx::Connection;
-use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection};
 use tokio::sync::Notify;
 
 use super::packed::Packed;
 use super::poison::Poison;
-use super::{ApplyError, BATCH, BATCH_SIZE, Handler, Place, RECORDS, Record, Shared};
+use super::{
+    ASIDE, ApplyError, BATCH, BATCH_SIZE, BATCH_TIME, Handler, Place, RECORDS, Record, Shared,
+};
 use crate::backoff::Backoff;
 use crate::halves::Halves;
+use crate::pace::Pace;
 use crate::postgres::{self, Lease};
-use crate::{crash, trace};
+use crate::{clock, crash, outbox, trace};
 
 /// A transaction that takes longer than this is given up and repeated.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The SQLSTATE by which `move_offsets` says that an offset was elsewhere.
+const FENCE: &str = "FENCE";
 
 /// What an event takes, about.
 const EVENT_BYTES: usize = 1_024;
@@ -42,12 +47,26 @@ pub(super) struct Lane {
 pub(super) struct Queue {
     items: VecDeque<Item>,
     weight: usize,
+    /// When the first of them has waited long enough for others; none while somebody waits for one.
+    due: Option<Instant>,
 }
 
 impl Queue {
-    pub(super) fn extend(&mut self, items: Vec<Item>) {
+    pub(super) fn extend(&mut self, items: Vec<Item>, is_urgent: bool) {
+        if is_urgent {
+            self.due = None;
+        } else if self.items.is_empty() {
+            self.due = Some(Instant::now() + ASIDE);
+        }
         self.weight += items.iter().map(Item::weight).sum::<usize>();
         self.items.extend(items);
+    }
+
+    /// How long they wait for others still; `None` if there are none.
+    fn rest(&self) -> Option<Duration> {
+        let due = if self.weight < BATCH { self.due } else { None };
+        let rest = due.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()));
+        (!self.items.is_empty()).then_some(rest)
     }
 
     /// What it holds, counted in ordinary records.
@@ -145,23 +164,26 @@ impl<H: Handler> Shared<H> {
     /// Applies what arrives until the consumer stops.
     pub(super) async fn run_lane(&self, number: usize) {
         let lane = &self.lanes[number];
-        loop {
-            tokio::select! {
-                () = lane.arrived.notified() => {}
-                () = self.stop.cancelled() => return,
-            }
-            loop {
+        let mut pace = Pace::following();
+        let time = BATCH_TIME.with_label_values(&[&number.to_string()]);
+        while !self.stop.is_cancelled() {
+            let rest = lane.queue.lock().rest().map(|rest| rest.max(pace.rest()));
+            if rest == Some(Duration::ZERO) {
                 let _turn = lane.turn.lock().await;
-                if self.stop.is_cancelled() {
-                    return;
-                }
                 let epoch = self.epoch();
                 let items = lane.queue.lock().take(BATCH);
-                if items.is_empty() {
-                    break;
-                }
+                let begun = Instant::now();
                 self.settle(number, epoch, items).await;
                 self.retried.lock().remove(&number);
+                time.observe(begun.elapsed().as_secs_f64());
+                pace.took(begun.elapsed());
+                continue;
+            }
+            let rested: OptionFuture<_> = rest.map(tokio::time::sleep).into();
+            tokio::select! {
+                () = lane.arrived.notified() => {}
+                Some(()) = rested => {}
+                () = self.stop.cancelled() => {}
             }
         }
     }
@@ -230,12 +252,13 @@ impl<H: Handler> Shared<H> {
     async fn transact(&self, batch: &Batch) -> Result<Outcome<H::Applied>, ApplyError> {
         let retry = |error: sqlx::Error| ApplyError::Retry(error.into());
         let mut lease = Lease::take(&self.consumer.pool).await.map_err(retry)?;
-        let mut transaction = lease.begin().await.map_err(retry)?;
         // First, and a statement of its own: what follows must see the last holder's effects.
-        let moved = self.move_offsets(&mut transaction, batch).await;
-        if !moved.map_err(ApplyError::Retry)? {
-            return Ok(Outcome::Fenced);
-        }
+        let moving = AssertSqlSafe(format!("BEGIN; {}", batch.move_offsets()));
+        let mut transaction = match lease.begin_with(moving).await {
+            Ok(transaction) => transaction,
+            Err(error) if is_fence(&error) => return Ok(Outcome::Fenced),
+            Err(error) => return Err(retry(error)),
+        };
         for (slot, poison) in &batch.poison {
             let (topic, partition) = slot.place;
             let error = &poison.error;
@@ -243,7 +266,9 @@ impl<H: Handler> Shared<H> {
             let buried = poison.bury(&mut transaction, slot.place, slot.offset).await;
             buried.map_err(ApplyError::Retry)?;
         }
-        let applied = match self.handler.apply(&mut transaction, &batch.records).await {
+        let mut events = outbox::Batch::new(clock::now());
+        let applied = match self.handler.apply(&mut transaction, &batch.records, &mut events).await
+        {
             Ok(applied) => applied,
             Err(error) => {
                 // The server has answered: its connection is as good as before. Halving a batch
@@ -255,37 +280,9 @@ impl<H: Handler> Shared<H> {
             }
         };
         crash::point("consumer.before_commit");
-        transaction.commit().await.context("commit")?;
+        self.consumer.outbox.commit(transaction, events).await.map_err(ApplyError::Retry)?;
         lease.keep();
         Ok(Outcome::Applied(applied))
-    }
-
-    /// Moves every offset of the batch from where its records start; false if any is elsewhere.
-    async fn move_offsets(
-        &self,
-        transaction: &mut PgConnection,
-        batch: &Batch,
-    ) -> anyhow::Result<bool> {
-        let moves = || batch.moves.iter();
-        let topics: Vec<_> = moves().map(|((topic, _), _)| topic.name()).collect();
-        let partitions: Vec<_> =
-            moves().map(|((_, p), _)| i32::try_from(*p)).collect::<Result<_, _>>()?;
-        let from: Vec<_> = moves().map(|(_, m)| m.from).collect();
-        let to: Vec<_> = moves().map(|(_, m)| m.to).collect();
-        let updated = sqlx::query(
-            "UPDATE consumer_offset c SET next_offset = m.after \
-             FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[]) \
-                  m (topic, partition, before, after) \
-             WHERE c.topic = m.topic AND c.partition = m.partition AND c.next_offset = m.before",
-        )
-        .bind(&topics)
-        .bind(&partitions)
-        .bind(&from)
-        .bind(&to)
-        .execute(transaction)
-        .await
-        .context("moving offsets")?;
-        Ok(updated.rows_affected() == batch.moves.len() as u64)
     }
 
     fn advance(&self, epoch: u64, batch: &Batch) {
@@ -306,7 +303,25 @@ impl<H: Handler> Shared<H> {
     }
 }
 
+/// Whether an offset was elsewhere: raised by `move_offsets`.
+fn is_fence(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some(FENCE))
+}
+
 impl Batch {
+    /// A statement that moves every offset from where the records start, and fails if any is
+    /// elsewhere. Of names and numbers only, so that it can travel with `BEGIN`.
+    fn move_offsets(&self) -> String {
+        let list = |value: &dyn Fn(&Place, &Move) -> String| {
+            let values: Vec<_> = self.moves.iter().map(|(place, m)| value(place, m)).collect();
+            values.join(",")
+        };
+        let topics = list(&|(topic, _), _| topic.name().to_owned());
+        let partitions = list(&|(_, partition), _| partition.to_string());
+        let (from, to) = (list(&|_, m| m.from.to_string()), list(&|_, m| m.to.to_string()));
+        format!("SELECT move_offsets('{{{topics}}}', '{{{partitions}}}', '{{{from}}}', '{{{to}}}')")
+    }
+
     fn new(items: Vec<Item>) -> Self {
         let mut batch = Self {
             records: Vec::with_capacity(items.len()),
@@ -357,7 +372,7 @@ mod tests {
         let payload = vec![0; 900_000];
         let large = |offset| poison(offset, Poison::new(None, Some(&payload), vec![], ""));
         let mut queue = Queue::default();
-        queue.extend((0..10).map(large).collect());
+        queue.extend((0..10).map(large).collect(), true);
         assert!(queue.weight() > 8_000);
         let offsets = |items: Vec<Item>| items.iter().map(|i| i.offset).collect::<Vec<_>>();
         assert_eq!(offsets(queue.take(1)), [0]);
@@ -365,6 +380,24 @@ mod tests {
         assert_eq!(offsets(queue.take(usize::MAX)), (3..10).collect::<Vec<_>>());
         assert_eq!(queue.weight(), 0);
         assert!(queue.take(1).is_empty());
+    }
+
+    #[test]
+    fn what_nobody_waits_for_waits_for_others_until_somebody_does() {
+        let item = |offset| vec![poison(offset, Poison::new(None, None, vec![], ""))];
+        let mut queue = Queue::default();
+        assert_eq!(queue.rest(), None);
+        queue.extend(item(1), false);
+        queue.extend(item(2), false);
+        assert!(queue.rest().is_some_and(|rest| !rest.is_zero() && rest <= ASIDE));
+        queue.extend(item(3), true);
+        queue.extend(item(4), false);
+        assert_eq!(queue.rest(), Some(Duration::ZERO));
+        assert_eq!(queue.take(BATCH).len(), 4);
+        queue.extend(item(5), false);
+        assert!(queue.rest().is_some_and(|rest| !rest.is_zero()));
+        queue.extend((6..).flat_map(item).take(BATCH).collect(), false);
+        assert_eq!(queue.rest(), Some(Duration::ZERO), "a batch is full");
     }
 
     #[test]

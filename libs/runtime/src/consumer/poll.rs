@@ -19,10 +19,9 @@ use super::observe::Observed;
 use super::packed::Packed;
 use super::poison::Poison;
 use super::progress::Heard;
-use super::{ERRORS, Handler, PAUSE_ABOVE, Place, RESUME_BELOW, Record, Shared};
+use super::{ERRORS, Handler, PAUSE_ABOVE, Place, RESUME_BELOW, Record, Shared, TRANSIT};
 use crate::config::KafkaConfig;
 use crate::kafka;
-use crate::pace::{self, Pace};
 
 /// How long a poll waits: it bounds how late a pause, a resume or a stop is noticed.
 const POLL: Duration = Duration::from_millis(50);
@@ -61,14 +60,8 @@ pub(super) fn run<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<()> {
         observed: Observed::default(),
     };
     let mut committed = Instant::now();
-    let mut pace = Pace::new(pace::SHARE, shared.handler.longest_pause());
     while !shared.stop.is_cancelled() {
-        #[expect(clippy::disallowed_methods, reason = "a thread of its own; the pause is bounded")]
-        std::thread::sleep(pace.rest());
-        let taken = poller.poll_round(&client)?;
-        if taken > 0 {
-            pace.begin(taken);
-        }
+        poller.poll_round(&client)?;
         if shared.out_of_step.load(Ordering::Acquire) {
             let assigned = client.assignment()?;
             shared.assign(&client, &assigned)?;
@@ -111,6 +104,7 @@ pub(super) fn settings(config: &KafkaConfig) -> ClientConfig {
 fn subscribe<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<Client<H>> {
     let config = &shared.consumer.kafka;
     let session = config.session_timeout.as_millis();
+    let is_aside = shared.handler.is_aside();
     let mut settings = settings(config);
     settings
         // Equal partitions of all topics go to one member: an order's events meet in one place.
@@ -122,11 +116,12 @@ fn subscribe<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<Client<H>> {
         .set("session.timeout.ms", session.to_string())
         .set("heartbeat.interval.ms", (session / 3).to_string())
         .set("max.poll.interval.ms", "300000")
-        .set("fetch.wait.max.ms", "100")
-        // Once a few records of a partition wait to be taken, no more are asked for: half of the
-        // broker's work was answering fetches for a few records each. Not from the first one on,
-        // since a partition left out of a fetch is not heard of until that fetch ends.
-        .set("queued.min.messages", "4")
+        // What nobody waits for is told in larger pieces.
+        .set("fetch.wait.max.ms", if is_aside { "100" } else { "500" })
+        .set("fetch.min.bytes", if is_aside { "1000000" } else { "1" })
+        // A partition of which so many wait to be taken is left out of a fetch, and not heard of until
+        // that fetch ends: they must be more than a batch.
+        .set("queued.min.messages", "20000")
         .set("fetch.queue.backoff.ms", "10")
         .set("fetch.error.backoff.ms", "100")
         // A topic created after this service started is found soon.
@@ -142,7 +137,7 @@ fn subscribe<H: Handler>(shared: &Arc<Shared<H>>) -> anyhow::Result<Client<H>> {
 
 impl<H: Handler> Poller<'_, H> {
     /// Takes what is there, up to a bound, waiting a moment for the first record.
-    fn poll_round(&mut self, client: &Client<H>) -> anyhow::Result<usize> {
+    fn poll_round(&mut self, client: &Client<H>) -> anyhow::Result<()> {
         let shared = self.shared;
         let mut queued: Vec<Vec<Item>> = shared.lanes.iter().map(|_| Vec::new()).collect();
         let mut epoch = shared.epoch();
@@ -175,7 +170,7 @@ impl<H: Handler> Poller<'_, H> {
             wait = Duration::ZERO;
         }
         shared.enqueue(queued);
-        Ok(taken)
+        Ok(())
     }
 
     /// What was known of partitions counts no more: they have been assigned anew.
@@ -225,6 +220,10 @@ impl<H: Handler> Poller<'_, H> {
                 Err(Box::new(Poison::new(key, payload, headers, &error)))
             }
         };
+        if let Some(created) = message.timestamp().to_millis() {
+            let passed = crate::clock::now().timestamp_millis() - created;
+            TRANSIT.with_label_values(&[topic.name()]).observe(passed.max(0) as f64 / 1_000.0);
+        }
         self.shared.fetched.lock().insert(place, offset + 1);
         if self.errors > 0 {
             self.errors_at_record.insert(place, self.errors);
@@ -259,7 +258,12 @@ impl<H: Handler> Shared<H> {
     fn enqueue(&self, queued: Vec<Vec<Item>>) {
         for (lane, items) in self.lanes.iter().zip(queued) {
             if !items.is_empty() {
-                lane.queue.lock().extend(items);
+                let urgent = |item: &Item| match &item.content {
+                    Ok((record, _)) => self.handler.is_urgent(record),
+                    Err(_) => false,
+                };
+                let is_urgent = items.iter().any(urgent);
+                lane.queue.lock().extend(items, is_urgent);
                 lane.arrived.notify_one();
             }
         }

@@ -10,12 +10,13 @@ use ordersaga_contract::Topic;
 use rdkafka::message::{Header, OwnedHeaders};
 use sqlx::FromRow;
 use sqlx::postgres::PgPool;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::PUBLISHED;
 use crate::dead_letters::{self, Place};
 use crate::postgres::{self, Lease, within};
-use crate::producer::{Delivery, Outgoing, Publisher};
+use crate::producer::{Outgoing, Publisher};
 
 /// How often letters are looked for.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -73,13 +74,11 @@ impl Letters {
     /// the broker refuses stay, and hold up no other.
     async fn send(&self, refused: &mut Vec<i64>) -> anyhow::Result<bool> {
         let letters = within(LIMIT, self.read(refused)).await?;
-        let mut deliveries = Vec::with_capacity(letters.len());
-        for letter in &letters {
-            deliveries.push(self.publisher.publish(vec![self.record(letter)]).await);
-        }
+        let deliveries: Vec<_> = letters.iter().map(|letter| self.enqueue(letter)).collect();
         let mut sent = Vec::with_capacity(letters.len());
         for (letter, delivery) in letters.iter().zip(deliveries) {
-            if let Err(error) = delivered(delivery).await {
+            let delivered = delivery.await.context("the producer gave no answer").flatten();
+            if let Err(error) = delivered {
                 let Letter { topic, partition, offset, .. } = letter;
                 let error = format!("{error:#}");
                 tracing::error!(topic, partition, offset, error, "a dead letter is refused");
@@ -93,6 +92,15 @@ impl Letters {
             within(LIMIT, self.delete(&sent)).await?;
         }
         Ok(i64::try_from(letters.len())? == BATCH)
+    }
+
+    /// Hands a letter to the producer, and tells what became of it.
+    fn enqueue(&self, letter: &Letter) -> oneshot::Receiver<anyhow::Result<()>> {
+        let (settled, outcome) = oneshot::channel();
+        // Nobody listens any more when another instance sends the letters.
+        let settled = move |outcome| drop(settled.send(outcome));
+        self.publisher.publish([self.record(letter)], settled);
+        outcome
     }
 
     async fn read(&self, refused: &[i64]) -> anyhow::Result<Vec<Letter>> {
@@ -148,13 +156,6 @@ impl Letters {
     }
 }
 
-/// Waits until the broker has taken what was enqueued, or refused it.
-async fn delivered(enqueued: anyhow::Result<Arc<Delivery>>) -> anyhow::Result<()> {
-    let delivery = enqueued?;
-    delivery.clone().acknowledged().await;
-    delivery.outcome().context("the producer gave no answer")?
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,9 +191,9 @@ mod tests {
             error: "\u{10ffff}".repeat(500),
             at: crate::clock::now(),
         };
-        let largest = letter(dead_letters::LARGEST);
-        assert!(letters.publisher.publish(vec![letters.record(&largest)]).await.is_ok());
-        let too_large = letter(dead_letters::LARGEST + 100_000);
-        assert!(letters.publisher.publish(vec![letters.record(&too_large)]).await.is_err());
+        let refusal = |letter| letters.enqueue(&letter).try_recv();
+        // It waits for the broker.
+        assert!(refusal(letter(dead_letters::LARGEST)).is_err());
+        assert!(refusal(letter(dead_letters::LARGEST + 100_000)).unwrap().is_err());
     }
 }
