@@ -95,6 +95,8 @@ fn producer(broker: &str) -> Result<Sender> {
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("compression.type", "lz4")
+        // The topics take batches of 65,536 bytes: redpanda/topics.toml.
+        .set("batch.size", "60000")
         .set("linger.ms", "1")
         .set("queue.buffering.max.messages", "200000")
         .set("queue.buffering.max.kbytes", "65536");
