@@ -45,7 +45,8 @@ pub struct ServiceConfig {
     /// Stopping.
     #[command(flatten)]
     pub shutdown: ShutdownConfig,
-    /// Threads that work on requests and records; half of the machine's cores unless set.
+    /// Threads that work on requests and records; as many as the machine has cores unless set. Fewer
+    /// cost less CPU an order where databases and broker are on the same machine.
     #[arg(long, env = "WORKER_THREADS")]
     pub threads: Option<usize>,
 }
@@ -75,12 +76,11 @@ pub fn run<F: Future<Output = anyhow::Result<ExitCode>>>(
     files::raise_limit();
     // The last spans leave when the service has ended.
     let _exporting = trace::init(name, &config.trace)?;
-    // The databases and the broker may be on the same machine; and a thread that finds work wakes the
-    // others to help, which costs more than most pieces of work.
-    let cores = std::thread::available_parallelism()?.get();
-    let threads = config.threads.unwrap_or_else(|| (cores / 2).max(1));
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = config.threads {
+        runtime.worker_threads(threads.max(1));
+    }
+    let runtime = runtime.enable_all().build();
     runtime?.block_on(service)
 }
 
