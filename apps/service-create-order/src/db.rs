@@ -73,26 +73,37 @@ pub(crate) async fn place_at_once(
          INSERT INTO idempotency_key (key, fingerprint, order_id, expires_at) \
          SELECT k, f, o, $18 FROM unnest($15::text[], $16::bytea[], $17::bigint[]) u (k, f, o) \
          ORDER BY k)";
-    let column = |value: fn(&Order) -> i64| new.iter().map(|n| value(&n.order)).collect::<Vec<_>>();
     let effects = if claims.is_empty() { PLACED.to_owned() } else { format!("{PLACED}{KEYED}") };
-    let bind = |insert: Insert<'static>| {
-        let insert = insert
-            .bind(column(|order| order.order_id.get()))
-            .bind(column(|order| order.item_id.get()))
-            .bind(column(|order| order.seller_id.get()))
-            .bind(column(|order| order.client_id.get()))
-            .bind(column(|order| order.quantity.get()))
-            .bind(new.iter().map(|n| n.traceparent.clone()).collect::<Vec<_>>());
-        if claims.is_empty() {
-            return insert;
-        }
-        insert
-            .bind(claims.iter().map(|claim| claim.key.clone()).collect::<Vec<_>>())
-            .bind(claims.iter().map(|claim| claim.fingerprint.clone()).collect::<Vec<_>>())
-            .bind(claims.iter().map(|claim| claim.id).collect::<Vec<_>>())
-            .bind(until)
-    };
-    outbox.commit_at_once(connection, &effects, bind, batch).await
+    outbox
+        .commit_at_once(
+            connection,
+            &effects,
+            |insert| {
+                let insert = bind_orders(insert, new);
+                if claims.is_empty() {
+                    return insert;
+                }
+                insert
+                    .bind(claims.iter().map(|claim| claim.key.clone()).collect::<Vec<_>>())
+                    .bind(claims.iter().map(|claim| claim.fingerprint.clone()).collect::<Vec<_>>())
+                    .bind(claims.iter().map(|claim| claim.id).collect::<Vec<_>>())
+                    .bind(until)
+            },
+            batch,
+        )
+        .await
+}
+
+/// Binds the orders' columns that are not the same for all of them: six parameters.
+fn bind_orders<'q>(insert: Insert<'q>, new: &[NewOrder]) -> Insert<'q> {
+    let column = |value: fn(&Order) -> i64| new.iter().map(|n| value(&n.order)).collect::<Vec<_>>();
+    insert
+        .bind(column(|order| order.order_id.get()))
+        .bind(column(|order| order.item_id.get()))
+        .bind(column(|order| order.seller_id.get()))
+        .bind(column(|order| order.client_id.get()))
+        .bind(column(|order| order.quantity.get()))
+        .bind(new.iter().map(|n| n.traceparent.clone()).collect::<Vec<_>>())
 }
 
 /// Moves the ids to be given out past those that are taken. Waits for transactions that have taken
@@ -112,25 +123,19 @@ pub(crate) async fn insert_orders(
     if new.is_empty() {
         return Ok(HashSet::new());
     }
-    let column = |value: fn(&Order) -> i64| new.iter().map(|n| value(&n.order)).collect::<Vec<_>>();
-    let inserted: Vec<i64> = sqlx::query_scalar(
+    let insert = sqlx::query_scalar(
         "INSERT INTO orders (order_id, item_id, seller_id, client_id, quantity, state, \
                              traceparent, created_at, updated_at) \
          SELECT o, i, s, c, q, 1, t, $7, $7 \
          FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], \
                      $6::text[]) u (o, i, s, c, q, t) \
          ON CONFLICT (order_id) DO NOTHING RETURNING order_id",
-    )
-    .bind(column(|order| order.order_id.get()))
-    .bind(column(|order| order.item_id.get()))
-    .bind(column(|order| order.seller_id.get()))
-    .bind(column(|order| order.client_id.get()))
-    .bind(column(|order| order.quantity.get()))
-    .bind(new.iter().map(|n| n.traceparent.clone()).collect::<Vec<_>>())
-    .bind(time)
-    .fetch_all(connection)
-    .await
-    .context("inserting orders")?;
+    );
+    let inserted = bind_orders(insert, new)
+        .bind(time)
+        .fetch_all(connection)
+        .await
+        .context("inserting orders")?;
     inserted.into_iter().map(|id| Ok(id.try_into()?)).collect()
 }
 

@@ -13,7 +13,7 @@ use ordersaga_contract::{Event, EventKind, Order};
 use parking_lot::{Mutex, RwLock};
 use sqlx::postgres::{PgArguments, PgConnection, Postgres};
 use sqlx::query::QueryScalar;
-use sqlx::{AssertSqlSafe, FromRow, Transaction};
+use sqlx::{AssertSqlSafe, FromRow, SqlSafeStr, Transaction};
 
 use crate::crash;
 use crate::postgres::{self, Unconfirmed};
@@ -106,7 +106,7 @@ impl Outbox {
             return postgres::commit(transaction).await;
         }
         let lease = self.lease_for(&batch);
-        let row = insert(AssertSqlSafe(INSERT.to_owned()), lease.as_deref(), &batch);
+        let row = insert(INSERT, lease.as_deref(), &batch);
         let row = row.fetch_one(&mut *transaction).await?;
         crash::point("outbox.before_commit");
         let in_doubt = InDoubt(lease);
@@ -117,11 +117,11 @@ impl Outbox {
     /// The same in one round trip: a statement that commits by itself. `effects` are the common
     /// table expressions that change the state, with parameters from $9 on, which `bind` binds. All
     /// of it happens, or none.
-    pub async fn commit_at_once<'q>(
+    pub async fn commit_at_once(
         &self,
         connection: &mut PgConnection,
         effects: &str,
-        bind: impl FnOnce(Insert<'q>) -> Insert<'q>,
+        bind: impl for<'q> FnOnce(Insert<'q>) -> Insert<'q>,
         batch: Batch,
     ) -> anyhow::Result<()> {
         let lease = self.lease_for(&batch);
@@ -180,16 +180,16 @@ pub(crate) struct Published {
 /// A statement that inserts a row.
 pub type Insert<'q> = QueryScalar<'q, Postgres, i64, PgArguments>;
 
-fn insert<'q>(sql: AssertSqlSafe<String>, lease: Option<&LeaseHeld>, batch: &Batch) -> Insert<'q> {
+fn insert<'q>(sql: impl SqlSafeStr, lease: Option<&LeaseHeld>, batch: &'q Batch) -> Insert<'q> {
     sqlx::query_scalar(sql)
         .bind(lease.map(LeaseHeld::number))
         .bind(batch.time)
-        .bind(batch.facts.clone())
-        .bind(batch.order_ids.clone())
-        .bind(batch.payloads.clone())
-        .bind(batch.traceparents.clone())
-        .bind(batch.cache_ids.clone())
-        .bind(batch.cache_versions.clone())
+        .bind(&batch.facts)
+        .bind(&batch.order_ids)
+        .bind(&batch.payloads)
+        .bind(&batch.traceparents)
+        .bind(&batch.cache_ids)
+        .bind(&batch.cache_versions)
 }
 
 /// A commit whose end is not known, also when nobody waits for it any more: a row may be there that

@@ -133,8 +133,7 @@ impl Relay {
         LazyLock::force(&ADOPTED);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         let mut publisher = Arc::new(Publisher::new(&self.kafka, self.broker.clone())?);
-        let topics = Topic::EVENTS.map(|topic| self.kafka.topic(topic));
-        publisher.learn(topics.to_vec()).await;
+        publisher.learn(self.topics().to_vec()).await;
         let mut begun = Instant::now();
         while let Err(error) = self.hold(&publisher, &stop).await {
             tracing::warn!(error = format!("{error:#}"), "the relay takes another lease");
@@ -154,6 +153,11 @@ impl Relay {
         Ok(())
     }
 
+    /// The topics of events under their full names, by [`Topic`].
+    fn topics(&self) -> [String; 3] {
+        Topic::EVENTS.map(|topic| self.kafka.topic(topic))
+    }
+
     /// Takes a lease and keeps it until it is given up or all is done.
     async fn hold(
         &self,
@@ -163,7 +167,7 @@ impl Relay {
         let lease = Arc::new(LeaseHeld {
             number: fastrand::i64(1..),
             publisher: publisher.clone(),
-            topics: Topic::EVENTS.map(|topic| self.kafka.topic(topic)),
+            topics: self.topics(),
             source: self.source.clone(),
             caches: self.caches.clone(),
             outbox: self.outbox.clone(),
