@@ -161,7 +161,7 @@ impl System {
     /// The ends of all topics, if everything up to them is applied.
     async fn caught_up(&self) -> Result<Option<Ends>> {
         for cluster in CONSUMERS {
-            let waiting = "SELECT EXISTS (SELECT FROM outbox)";
+            let waiting = "SELECT EXISTS (SELECT FROM sagabus.outbox)";
             if sqlx::query_scalar(waiting).fetch_one(self.onlooker.sql(cluster)).await? {
                 return Ok(None);
             }
@@ -169,7 +169,7 @@ impl System {
         let ends = self.onlooker.log.ends().await?;
         for cluster in CONSUMERS {
             let applied: Vec<(String, i32, i64)> =
-                sqlx::query_as("SELECT topic, partition, next_offset FROM consumer_offset")
+                sqlx::query_as("SELECT topic, partition, next_offset FROM sagabus.consumer_offset")
                     .fetch_all(self.onlooker.sql(cluster))
                     .await?;
             let applied: BTreeMap<_, _> = applied

@@ -315,7 +315,7 @@ impl<'a> Run<'a> {
             self.system.kill_service(service).await?;
         }
         for cluster in [Cluster::CreateOrder, Cluster::Store, Cluster::Monitoring] {
-            sqlx::raw_sql("UPDATE consumer_offset SET next_offset = 0")
+            sqlx::raw_sql("UPDATE sagabus.consumer_offset SET next_offset = 0")
                 .execute(self.onlooker.sql(cluster))
                 .await?;
         }

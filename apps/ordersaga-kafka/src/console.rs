@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use ordersaga_contract::schema;
-use ordersaga_runtime::dead_letters::LARGEST;
+use sagabus::dead_letters::LARGEST;
 use serde_json::Value;
 
 const FILE: &str = include_str!("../../../redpanda/console.yaml");

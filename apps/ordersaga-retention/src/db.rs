@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
 use ordersaga_contract::Fact;
-use ordersaga_runtime::postgres::{self, within};
+use ordersaga_runtime::postgres;
+use sagabus::within;
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 
 /// One run at a time ("retent" as a number).
@@ -98,9 +99,8 @@ impl Step {
             .bind(self.orders)
             .bind(self.before)
             .bind(self.shipping);
-        let row: Row = within(LIMIT, async { Ok(query.fetch_one(connection).await?) })
-            .await
-            .with_context(|| format!("{table}, after order {after}"))?;
+        let row = within(LIMIT, async { anyhow::Ok(query.fetch_one(connection).await?) });
+        let row: Row = row.await.with_context(|| format!("{table}, after order {after}"))?;
         Ok(row.last.map(|last| (last, row.found)))
     }
 

@@ -1,17 +1,16 @@
 //! The HTTP API: create and cancel.
 
 use ordersaga_contract::OrderId;
-use ordersaga_runtime::group_commit::{GroupCommit, Rejected};
 use ordersaga_runtime::http::{
     About, AsciiText, Bounded, Failure, IDEMPOTENCY_KEY, Id, JsonBody, Link, List, LookupFailure,
     Problem, ProblemType, Shed,
 };
-use ordersaga_runtime::outbox::Outbox;
-use ordersaga_runtime::postgres::ReadOnly;
 use poem::http::HeaderMap;
 use poem_openapi::param::{Header, Query};
 use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi, Tags};
+use sagabus::Outbox;
+use sagabus::{GroupCommit, Rejected};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::Config;
@@ -437,7 +436,7 @@ fn refusal(answer: &Answer) -> Failure {
     match answer {
         Answer::KeyReused => Failure::key_reused(),
         Answer::KeysFull => Failure::shed(Shed::Keys),
-        Answer::ReadOnly => Failure::unavailable(ReadOnly),
+        Answer::ReadOnly => Failure::unavailable(sagabus::ReadOnly),
         Answer::Undecided => Failure::new(ProblemType::Timeout, UNDECIDED),
         Answer::Refused => Failure::internal(anyhow::anyhow!("the database refuses the command")),
         Answer::Placed { .. } | Answer::Cancelled { .. } | Answer::Unknown => {

@@ -1,9 +1,9 @@
 //! Closing orders by what the store answers.
 
 use ordersaga_contract::{Cancellation, EventKind, Initiator};
-use ordersaga_runtime::consumer::{ApplyError, Handler, Record};
-use ordersaga_runtime::outbox::Batch;
+use ordersaga_runtime::event::{Record, SagaEvent, failure};
 use ordersaga_saga::order::Input;
+use sagabus::{Batch, Failure, Handler};
 use sqlx::PgConnection;
 
 use crate::db::{self, Advanced, Told};
@@ -11,6 +11,7 @@ use crate::db::{self, Advanced, Told};
 pub(crate) struct Closing;
 
 impl Handler for Closing {
+    type Message = SagaEvent;
     type Applied = Advanced;
 
     /// Clients hear of it from monitoring.
@@ -23,15 +24,15 @@ impl Handler for Closing {
         transaction: &mut PgConnection,
         records: &[Record],
         batch: &mut Batch,
-    ) -> Result<Advanced, ApplyError> {
+    ) -> Result<Advanced, Failure> {
         let inputs: Vec<_> = records
             .iter()
-            .filter_map(|Record { event, .. }| {
+            .filter_map(|Record { message: SagaEvent(event), .. }| {
                 let (order, at) = (event.order.order_id, event.time);
                 Some(Told { order, input: input(event.kind)?, at })
             })
             .collect();
-        Ok(db::advance(transaction, &inputs, batch).await?)
+        db::advance(transaction, &inputs, batch).await.map_err(failure)
     }
 
     fn committed(&self, advanced: Advanced, _: &[Record]) {

@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{Order, OrderId};
+use ordersaga_runtime::event::publish;
 use ordersaga_runtime::idempotency::Claim;
-use ordersaga_runtime::outbox::{Batch, Insert, Outbox};
 use ordersaga_saga::order::{Input, OrderState, Transition, advance as decide};
 use prometheus::HistogramVec;
+use sagabus::{Batch, Insert, Outbox};
 use sqlx::migrate::Migrator;
 use sqlx::{FromRow, PgConnection};
 use std::sync::LazyLock;
@@ -66,12 +67,12 @@ pub(crate) async fn place_at_once(
          INSERT INTO orders (order_id, item_id, seller_id, client_id, quantity, state, traceparent, \
                              created_at, updated_at) \
          SELECT o, i, s, c, q, 1, t, $2, $2 \
-         FROM unnest($9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], \
-                     $14::text[]) u (o, i, s, c, q, t))";
+         FROM unnest($7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
+                     $12::text[]) u (o, i, s, c, q, t))";
     // In one order everywhere: two instances that insert the same keys must not deadlock.
     const KEYED: &str = ", keyed AS ( \
          INSERT INTO idempotency_key (key, fingerprint, order_id, expires_at) \
-         SELECT k, f, o, $18 FROM unnest($15::text[], $16::bytea[], $17::bigint[]) u (k, f, o) \
+         SELECT k, f, o, $16 FROM unnest($13::text[], $14::bytea[], $15::bigint[]) u (k, f, o) \
          ORDER BY k)";
     let effects = if claims.is_empty() { PLACED.to_owned() } else { format!("{PLACED}{KEYED}") };
     outbox
@@ -91,7 +92,8 @@ pub(crate) async fn place_at_once(
             },
             batch,
         )
-        .await
+        .await?;
+    Ok(())
 }
 
 /// Binds the orders' columns that are not the same for all of them: six parameters.
@@ -285,7 +287,7 @@ pub(crate) async fn advance(
         let now = changes.get(order).map_or(stored, |change| change.to.state);
         let Some(to) = decide(now, *input) else { continue };
         if let Some(event) = to.publish {
-            batch.push(row.order()?, event, row.traceparent.as_deref());
+            publish(batch, row.order()?, event, row.traceparent.as_deref());
         }
         changes.insert(*order, Change { from: stored, to, at: *at });
     }

@@ -8,17 +8,13 @@ use std::time::Duration;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{ClientId, EventKind, ItemId, Order, OrderId, Quantity, SellerId};
-use ordersaga_runtime::backoff::Backoff;
-use ordersaga_runtime::consumer::ApplyError;
-use ordersaga_runtime::group_commit::Batches;
-use ordersaga_runtime::halves::Halves;
+use ordersaga_runtime::event::{failure, publish};
 use ordersaga_runtime::idempotency::{Claim, Keys};
-use ordersaga_runtime::outbox::{Batch, Outbox};
-use ordersaga_runtime::pace::Pace;
-use ordersaga_runtime::postgres::{self, Lease, Unconfirmed};
-use ordersaga_runtime::{clock, crash};
+use ordersaga_runtime::{clock, postgres};
 use ordersaga_saga::order::Input;
 use parking_lot::Mutex;
+use sagabus::backoff::Backoff;
+use sagabus::{Batch, Batches, Checkout, Failure, Halves, Outbox, Pace, crash};
 use sqlx::{Connection, PgPool};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -218,17 +214,19 @@ impl Desk {
                 }
                 Err(error) => error,
             };
-            unconfirmed |= error.is::<Unconfirmed>();
+            unconfirmed |= postgres::is_unconfirmed(&error);
             if postgres::is_read_only(&error) && !unconfirmed {
                 return Err(Unsettled::All(Answer::ReadOnly));
             }
             if postgres::is_broken(&error) {
                 postgres::close_idle(&self.pool);
             }
-            match ApplyError::from(error) {
-                ApplyError::Poison(error) => return Err(Unsettled::Refused(error)),
-                ApplyError::Retry(error) => {
-                    let error = format!("{error:#}");
+            match failure(error) {
+                Failure::Poison(error) => {
+                    return Err(Unsettled::Refused(anyhow::Error::from_boxed(error)));
+                }
+                failure @ Failure::Retry(_) => {
+                    let error = failure.to_string();
                     tracing::warn!(commands = pending.len(), error, "a batch is tried again");
                 }
             }
@@ -244,17 +242,20 @@ impl Desk {
         full: bool,
         is_first: bool,
     ) -> anyhow::Result<Vec<Answer>> {
-        let mut lease = Lease::take(&self.pool).await?;
-        self.draw_ids(&mut lease, pending).await?;
-        let placed =
-            if is_first { self.place_at_once(&mut lease, pending, time, full).await } else { None };
+        let mut connection = Checkout::take(&self.pool).await?;
+        self.draw_ids(&mut connection, pending).await?;
+        let placed = if is_first {
+            self.place_at_once(&mut connection, pending, time, full).await
+        } else {
+            None
+        };
         let answers = match placed {
             Some(Ok(answers)) => answers,
             Some(Err(error)) if !is_taken(&error) => return Err(error),
             // One of the keys or ids is somebody's.
-            Some(Err(_)) | None => self.transact(&mut lease, pending, time, full).await?,
+            Some(Err(_)) | None => self.transact(&mut connection, pending, time, full).await?,
         };
-        lease.keep();
+        connection.keep();
         Ok(answers)
     }
 
@@ -283,7 +284,7 @@ impl Desk {
         }
         let mut batch = Batch::new(time);
         for NewOrder { order, traceparent } in &new {
-            batch.push(*order, EventKind::OrderPlaced, traceparent.as_deref());
+            publish(&mut batch, *order, EventKind::OrderPlaced, traceparent.as_deref());
         }
         let claims: Vec<_> = claims.into_values().collect();
         let until = self.keys.remembered_until(time);
@@ -321,13 +322,13 @@ impl Desk {
 
     async fn transact(
         &self,
-        lease: &mut Lease,
+        connection: &mut Checkout,
         pending: &mut [Pending],
         time: DateTime<Utc>,
         full: bool,
     ) -> anyhow::Result<Vec<Answer>> {
         let mut batch = Batch::new(time);
-        let mut transaction = lease.begin().await?;
+        let mut transaction = connection.begin().await?;
         let mut answers = vec![Answer::Unknown; pending.len()];
         let holders = self.claim(&mut transaction, pending, time, full, &mut answers).await?;
         let new = decide(pending, &holders, &mut answers)?;
@@ -340,12 +341,13 @@ impl Desk {
             }
             transaction.rollback().await?;
             self.ids.lock().clear();
-            db::skip_taken_ids(lease).await?;
+            db::skip_taken_ids(connection).await?;
             anyhow::bail!("order ids were given out twice");
         }
         for order in &new {
             if inserted.contains(&order.order.order_id) {
-                batch.push(order.order, EventKind::OrderPlaced, order.traceparent.as_deref());
+                let traceparent = order.traceparent.as_deref();
+                publish(&mut batch, order.order, EventKind::OrderPlaced, traceparent);
             }
         }
         let cancelled =
@@ -443,7 +445,7 @@ impl Desk {
 
 /// Whether a key or an id is somebody's already.
 fn is_taken(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+    let error = postgres::of_database(error).and_then(sqlx::Error::as_database_error);
     let constraint = error.and_then(sqlx::error::DatabaseError::constraint);
     matches!(constraint, Some("orders_pkey" | "idempotency_key_pkey"))
 }

@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use ordersaga_contract::OrderId;
-use ordersaga_runtime::group_commit::group_commit;
 use ordersaga_runtime::health::Health;
 use ordersaga_runtime::http::{self, HttpService};
 use ordersaga_runtime::lifecycle::{Lifecycle, Stage};
-use ordersaga_runtime::outbox::Outbox;
-use ordersaga_runtime::pace::Pace;
 use ordersaga_runtime::service;
+use sagabus::Outbox;
+use sagabus::Pace;
+use sagabus::group_commit;
 
 use crate::config::Config;
 use crate::desk::{Answer, Command};

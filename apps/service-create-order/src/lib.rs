@@ -13,11 +13,11 @@ mod sweeper;
 use std::process::ExitCode;
 
 use ordersaga_contract::Topic;
-use ordersaga_runtime::group_commit::group_commit;
 use ordersaga_runtime::http::{self, HttpService};
 use ordersaga_runtime::idempotency::Keys;
 use ordersaga_runtime::lifecycle::Stage;
 use ordersaga_runtime::service::{self, Service};
+use sagabus::group_commit;
 
 pub use http_only::main as http_only_main;
 
@@ -40,7 +40,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let service = Service::new(NAME, config.service.clone())?;
     db::show_metrics();
-    let (pool, outbox) = (service.pool.clone(), service.outbox.clone());
+    let (pool, outbox) = (service.pool.clone(), service.bus.outbox().clone());
 
     let (group, batches) = group_commit(desk::QUEUE, desk::BATCH);
     let (bulk_group, bulks) = group_commit(desk::BULKS, 1);
@@ -53,7 +53,9 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     service.spawn(Stage::Drain, "orders", |stop| desk.serve(batches, stop));
     service.spawn(Stage::Drain, "bulks", |stop| of_bulks.serve_bulks(bulks, stop));
 
-    service.keep_database("SELECT lease FROM orders, outbox, consumer_offset LIMIT 0");
+    service.keep_database(
+        "SELECT FROM orders, sagabus.outbox, sagabus.consumer_offset, public.outbox LIMIT 0",
+    );
     service.consume(&[Topic::Reservation, Topic::Reset], closing::Closing);
     let of_keys = pool.clone();
     service.spawn_when_ready(Stage::Intake, "keys", |stop| keys.forget(of_keys, stop));

@@ -6,12 +6,12 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use ordersaga_contract::OrderId;
 use ordersaga_runtime::clock;
-use ordersaga_runtime::consumer::ApplyError;
-use ordersaga_runtime::halves::Halves;
-use ordersaga_runtime::outbox::{Batch, Outbox};
-use ordersaga_runtime::postgres::{Lease, within};
+use ordersaga_runtime::event::failure;
 use ordersaga_saga::order::Input;
 use prometheus::IntGauge;
+use sagabus::Failure;
+use sagabus::Halves;
+use sagabus::{Batch, Checkout, Outbox, within};
 use sqlx::{Connection, PgPool};
 use tokio_util::sync::CancellationToken;
 
@@ -87,9 +87,9 @@ impl Sweeper {
         placed_before: DateTime<Utc>,
         after: Option<OrderId>,
     ) -> anyhow::Result<Vec<OrderId>> {
-        let mut lease = Lease::take(&self.pool).await?;
-        let overdue = db::overdue(&mut lease, placed_before, after, ORDERS).await?;
-        lease.keep();
+        let mut connection = Checkout::take(&self.pool).await?;
+        let overdue = db::overdue(&mut connection, placed_before, after, ORDERS).await?;
+        connection.keep();
         Ok(overdue)
     }
 
@@ -97,13 +97,12 @@ impl Sweeper {
     async fn reset(&self, orders: Vec<OrderId>) -> anyhow::Result<i64> {
         let (mut halves, mut refused) = (Halves::new(orders), 0);
         while let Some(orders) = halves.take() {
-            let together = async { Ok(self.reset_together(&orders).await) };
-            match within(LIMIT, together).await? {
+            match within(LIMIT, self.reset_together(&orders)).await {
                 Ok(()) => {}
-                Err(ApplyError::Retry(error)) => return Err(error),
-                Err(ApplyError::Poison(error)) => {
+                Err(Failure::Retry(error)) => return Err(anyhow::Error::from_boxed(error)),
+                Err(Failure::Poison(error)) => {
                     if let Some(order) = halves.refused(orders) {
-                        let error = format!("{error:#}");
+                        let error = format!("{:#}", anyhow::Error::from_boxed(error));
                         tracing::error!(%order, error, "an order cannot be reset");
                         refused += 1;
                     }
@@ -113,15 +112,15 @@ impl Sweeper {
         Ok(refused)
     }
 
-    async fn reset_together(&self, orders: &[OrderId]) -> Result<(), ApplyError> {
+    async fn reset_together(&self, orders: &[OrderId]) -> Result<(), Failure> {
         let mut batch = Batch::new(clock::now());
-        let mut lease = Lease::take(&self.pool).await?;
-        let mut transaction = lease.begin().await?;
+        let mut connection = Checkout::take(&self.pool).await?;
+        let mut transaction = connection.begin().await?;
         let (input, at) = (Input::DeadlinePassed, batch.time());
         let inputs: Vec<_> = orders.iter().map(|order| Told { order: *order, input, at }).collect();
-        let advanced = db::advance(&mut transaction, &inputs, &mut batch).await?;
+        let advanced = db::advance(&mut transaction, &inputs, &mut batch).await.map_err(failure)?;
         self.outbox.commit(transaction, batch).await?;
-        lease.keep();
+        connection.keep();
         advanced.committed();
         let orders = advanced.changed();
         if orders > 0 {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ordersaga_contract::PARTITIONS;
-use ordersaga_runtime::backoff::Backoff;
 use ordersaga_runtime::postgres;
+use sagabus::backoff::Backoff;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgConnection, PgPoolOptions};
 
@@ -36,7 +36,7 @@ const TLS_OPTIONS: [&str; 2] = ["sslmode", "sslrootcert"];
 /// Migrates the coordinator and brings servers and partitions in line, waiting for it as long as it
 /// takes.
 pub(crate) async fn migrate(owner: &str, nodes: &[Node]) {
-    postgres::migrate("postgres", owner, db::MIGRATIONS).await;
+    postgres::migrate("postgres", owner, &[sagabus::migrations(), db::MIGRATIONS]).await;
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
     while let Err(error) = align(owner, nodes).await {
         tracing::warn!(error = format!("{error:#}"), "partitions wait");

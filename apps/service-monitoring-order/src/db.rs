@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{Event, Fact, Order, OrderId, Reason, time};
-use ordersaga_runtime::postgres::Lease;
 use ordersaga_saga::status::Heard;
+use sagabus::Checkout;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{AssertSqlSafe, FromRow};
@@ -126,16 +126,16 @@ pub(crate) async fn histories(
     table: &str,
     orders: &[OrderId],
 ) -> anyhow::Result<HashMap<OrderId, History>> {
-    let mut lease = Lease::take(pool).await?;
+    let mut connection = Checkout::take(pool).await?;
     let rows: Vec<FactRow> = sqlx::query_as(AssertSqlSafe(format!(
         "SELECT order_id, fact, item_id, seller_id, client_id, quantity, reason, at FROM {table} \
          WHERE order_id = ANY($1) ORDER BY order_id, fact"
     )))
     .bind(orders.iter().map(|order| order.get()).collect::<Vec<_>>())
-    .fetch_all(&mut *lease)
+    .fetch_all(&mut *connection)
     .await
     .context("reading facts")?;
-    lease.keep();
+    connection.keep();
     let mut histories: HashMap<OrderId, History> = HashMap::new();
     for row in rows {
         let order = Order {

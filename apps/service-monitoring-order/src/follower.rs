@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use ordersaga_runtime::consumer::{ApplyError, Handler, Record};
-use ordersaga_runtime::outbox::Batch;
+use ordersaga_runtime::event::{Record, SagaEvent};
+use sagabus::{Batch, Failure, Handler};
 use sqlx::PgConnection;
 
 use crate::db;
@@ -22,6 +22,7 @@ impl Follower {
 }
 
 impl Handler for Follower {
+    type Message = SagaEvent;
     type Applied = ();
 
     /// One lane per node: a transaction touches one node, and a node that is away holds up its own
@@ -36,7 +37,7 @@ impl Handler for Follower {
 
     /// What nobody waits for may be known a moment later, with more of its kind.
     fn is_urgent(&self, record: &Record) -> bool {
-        self.waiters.wait_for(&record.event)
+        self.waiters.wait_for(&record.message.0)
     }
 
     async fn apply(
@@ -44,12 +45,12 @@ impl Handler for Follower {
         transaction: &mut PgConnection,
         records: &[Record],
         _: &mut Batch,
-    ) -> Result<(), ApplyError> {
-        let events: Vec<_> = records.iter().map(|record| &record.event).collect();
+    ) -> Result<(), Failure> {
+        let events: Vec<_> = records.iter().map(|record| &record.message.0).collect();
         Ok(db::insert_facts(transaction, &events).await?)
     }
 
     fn committed(&self, (): (), records: &[Record]) {
-        self.waiters.tell(records.iter().map(|record| &record.event));
+        self.waiters.tell(records.iter().map(|record| &record.message.0));
     }
 }

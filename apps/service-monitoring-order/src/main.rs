@@ -44,7 +44,7 @@ fn migrate(config: &Migration) -> anyhow::Result<ExitCode> {
         let mut shards = JoinSet::new();
         for (name, url) in owners {
             shards.spawn(async move {
-                postgres::migrate(&name, url.expose(), db::SHARD_MIGRATIONS).await;
+                postgres::migrate(&name, url.expose(), &[db::SHARD_MIGRATIONS]).await;
             });
         }
         coordinator::migrate(config.coordinator.owner.expose(), &nodes).await;

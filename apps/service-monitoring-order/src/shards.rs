@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::future::join_all;
 use ordersaga_contract::{OrderId, PARTITIONS, partition_of};
-use ordersaga_runtime::group_commit::{Batches, GroupCommit, group_commit};
 use ordersaga_runtime::health::{Dependency, Health};
-use ordersaga_runtime::pace::Pace;
-use ordersaga_runtime::postgres::{self, Lease, NoAnswer, within};
+use ordersaga_runtime::postgres;
 use parking_lot::{Mutex, RwLock};
+use sagabus::Pace;
+use sagabus::{Batches, GroupCommit, group_commit};
+use sagabus::{Checkout, NoAnswer, within};
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -105,10 +106,10 @@ impl Shards {
     /// Learns from the coordinator's catalog where the partitions lie; fails as well if nothing
     /// can be written there.
     async fn locate(&self) -> anyhow::Result<()> {
-        let mut lease = Lease::take(&self.coordinator).await?;
-        let partitions = db::partitions(&mut lease).await?;
-        let writable = postgres::ensure_writable(&mut lease).await;
-        lease.keep();
+        let mut connection = Checkout::take(&self.coordinator).await?;
+        let partitions = db::partitions(&mut connection).await?;
+        let writable = sagabus::ensure_writable(&mut connection).await;
+        connection.keep();
         let mut owners = vec![None; PARTITIONS as usize];
         for partition in partitions {
             let node = self.nodes.iter().position(|node| node.name == partition.server);
@@ -123,7 +124,7 @@ impl Shards {
             *self.owners.write() = owners;
         }
         // Last: statuses can be read all the same.
-        writable
+        Ok(writable?)
     }
 
     /// Keeps the coordinator's state, and what is known of the partitions, until stopped.

@@ -4,10 +4,11 @@ use ordersaga_runtime::http::{
     About, AsciiText, Bounded, ClientAddress, Failure, Id, JsonBody, Link, LookupFailure,
     RateLimit, Shed, Text,
 };
-use ordersaga_runtime::postgres::{NoAnswer, Unconfirmed};
+use ordersaga_runtime::postgres;
 use poem_openapi::param::{Header, Query};
 use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Object, OpenApi, Tags};
+use sagabus::NoAnswer;
 use serde::{Deserialize, Serialize};
 
 use crate::db::{self, NewItem};
@@ -183,7 +184,7 @@ impl Api {
             key: idempotency_key.0.map(AsciiText::into_string),
         };
         let added = self.items.add(&new).await.map_err(|error| {
-            if error.is::<Unconfirmed>() || error.is::<NoAnswer>() {
+            if postgres::is_unconfirmed(&error) || error.is::<NoAnswer>() {
                 Failure::undecided(error)
             } else {
                 Failure::unavailable(error)

@@ -3,11 +3,12 @@
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{ItemId, Order, Reason, SellerId};
+use ordersaga_runtime::clock;
 use ordersaga_runtime::idempotency::{Claim, Keys};
-use ordersaga_runtime::postgres::{self, Lease};
+use ordersaga_runtime::postgres;
 use ordersaga_runtime::rows::Rows;
-use ordersaga_runtime::{clock, crash};
 use ordersaga_saga::stock::{Ledger, Reservation, Stock};
+use sagabus::{Checkout, crash};
 use sqlx::migrate::Migrator;
 use sqlx::types::Json;
 use sqlx::{Connection, FromRow, PgConnection, PgPool};
@@ -157,14 +158,14 @@ impl Added {
 }
 
 /// Adds an item, or finds the one that its key stands for. After an error it is certainly not
-/// added, unless the error is [`postgres::Unconfirmed`].
+/// added, unless the error is [unconfirmed](sagabus::CommitError::Unconfirmed).
 pub(crate) async fn add_item(
     pool: &PgPool,
     keys: &Keys,
     rows: &Rows,
     new: &NewItem,
 ) -> anyhow::Result<Added> {
-    let mut lease = Lease::take(pool).await?;
+    let mut connection = Checkout::take(pool).await?;
     let full = if rows.is_full() {
         Some(Added::ItemsFull)
     } else if new.key.is_some() && keys.are_full() {
@@ -173,20 +174,20 @@ pub(crate) async fn add_item(
         None
     };
     if let Some(full) = full {
-        let answer = held(&mut lease, keys, new).await?;
-        lease.keep();
+        let answer = held(&mut connection, keys, new).await?;
+        connection.keep();
         return Ok(answer.unwrap_or(full));
     }
-    let mut added = try_add(&mut lease, keys, new).await;
+    let mut added = try_add(&mut connection, keys, new).await;
     if added.as_ref().is_err_and(is_taken) {
         // A server that was restored gives out ids again.
         tracing::warn!("item ids were given out twice");
-        let skip = sqlx::query("SELECT skip_taken_item_ids()").execute(&mut *lease);
+        let skip = sqlx::query("SELECT skip_taken_item_ids()").execute(&mut *connection);
         skip.await.context("skipping taken item ids")?;
-        added = try_add(&mut lease, keys, new).await;
+        added = try_add(&mut connection, keys, new).await;
     }
     let added = added?;
-    lease.keep();
+    connection.keep();
     Ok(added)
 }
 
@@ -220,7 +221,7 @@ async fn try_add(
         }
     }
     crash::point("items.before_commit");
-    postgres::commit(transaction).await?;
+    sagabus::commit(transaction).await?;
     crash::point("items.after_commit");
     Ok(Added::Item { item, is_replayed: false })
 }
@@ -241,7 +242,7 @@ async fn insert_item(connection: &mut PgConnection, new: &NewItem) -> anyhow::Re
 }
 
 fn is_taken(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+    let error = postgres::of_database(error).and_then(sqlx::Error::as_database_error);
     error.is_some_and(|error| error.constraint() == Some("item_pkey"))
 }
 
@@ -263,7 +264,7 @@ pub(crate) async fn find_item(
     pool: &PgPool,
     item: ItemId,
 ) -> anyhow::Result<Option<(ItemView, i64)>> {
-    let mut lease = Lease::take(pool).await?;
+    let mut connection = Checkout::take(pool).await?;
     let row: Option<ItemRow> = sqlx::query_as(
         "SELECT seller_id, price, name, quantity, reserved, version, updated_at, \
                 coalesce((SELECT jsonb_agg(jsonb_build_object('order_id', order_id, 'time', time, \
@@ -275,10 +276,10 @@ pub(crate) async fn find_item(
          FROM item WHERE item_id = $1",
     )
     .bind(item.get())
-    .fetch_optional(&mut *lease)
+    .fetch_optional(&mut *connection)
     .await
     .context("finding an item")?;
-    lease.keep();
+    connection.keep();
     Ok(row.map(|row| {
         let view = ItemView {
             item_id: item.get(),
@@ -298,30 +299,30 @@ pub(crate) async fn find_item(
 
 /// Notes a doubt: the cache may hold items older than the database.
 pub(crate) async fn doubt_cache(pool: &PgPool) -> anyhow::Result<()> {
-    let mut lease = Lease::take(pool).await?;
-    sqlx::query("UPDATE cache_state SET doubts = doubts + 1").execute(&mut *lease).await?;
-    lease.keep();
+    let mut connection = Checkout::take(pool).await?;
+    sqlx::query("UPDATE cache_state SET doubts = doubts + 1").execute(&mut *connection).await?;
+    connection.keep();
     Ok(())
 }
 
 /// The number of the newest doubt, if it is not settled: what [`settle_doubts`] takes.
 pub(crate) async fn cache_doubts(pool: &PgPool) -> anyhow::Result<Option<i64>> {
-    let mut lease = Lease::take(pool).await?;
+    let mut connection = Checkout::take(pool).await?;
     let doubts = sqlx::query_scalar("SELECT doubts FROM cache_state WHERE doubts > settled")
-        .fetch_optional(&mut *lease)
+        .fetch_optional(&mut *connection)
         .await?;
-    lease.keep();
+    connection.keep();
     Ok(doubts)
 }
 
 /// Notes that everything cached before the doubt of this number has been set aside.
 pub(crate) async fn settle_doubts(pool: &PgPool, doubts: i64) -> anyhow::Result<()> {
-    let mut lease = Lease::take(pool).await?;
+    let mut connection = Checkout::take(pool).await?;
     sqlx::query("UPDATE cache_state SET settled = greatest(settled, $1)")
         .bind(doubts)
-        .execute(&mut *lease)
+        .execute(&mut *connection)
         .await?;
-    lease.keep();
+    connection.keep();
     Ok(())
 }
 

@@ -10,9 +10,10 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use ordersaga_contract::ItemId;
 use ordersaga_runtime::idempotency::Keys;
-use ordersaga_runtime::postgres::{self, within};
+use ordersaga_runtime::postgres;
 use ordersaga_runtime::rows::Rows;
 use parking_lot::Mutex;
+use sagabus::within;
 use sqlx::PgPool;
 
 use crate::cache::{Cache, Lookup};
@@ -60,8 +61,8 @@ impl Items {
         Ok(loaded.map(|(view, _)| view))
     }
 
-    /// Adds an item. Whether it was added is not known if the error is [`postgres::Unconfirmed`] or
-    /// [`postgres::NoAnswer`].
+    /// Adds an item. Whether it was added is not known if the error is [unconfirmed](sagabus::CommitError::Unconfirmed) or
+    /// [`sagabus::NoAnswer`].
     pub(crate) async fn add(&self, new: &NewItem) -> anyhow::Result<Added> {
         let add = || db::add_item(&self.pool, &self.keys, &self.rows, new);
         let added = within(ADD_LIMIT, postgres::repeat(&self.pool, add)).await?;

@@ -46,7 +46,8 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     service.serve(HttpService::new(api::ABOUT, api, service.health.clone(), http)).await?;
 
     service.keep_database(
-        "SELECT lease FROM item, outbox, consumer_offset, cache_state, idempotency_key LIMIT 0",
+        "SELECT FROM item, cache_state, idempotency_key, sagabus.outbox, sagabus.consumer_offset, \
+         public.outbox LIMIT 0",
     );
     service.consume(&[Topic::Incoming, Topic::Reset], reservations::Reservations);
     let (of_keys, of_items) = (service.pool.clone(), service.pool.clone());

@@ -101,7 +101,7 @@ impl Onlooker {
     /// The ends of all topics, or what is still on its way.
     async fn unrest(&self) -> Result<Result<Ends, String>> {
         for cluster in CONSUMERS {
-            for table in ["outbox", "dead_letter"] {
+            for table in ["sagabus.outbox", "public.outbox", "sagabus.dead_letter"] {
                 let count = format!("SELECT count(*) FROM {table}");
                 let count = sqlx::query_scalar(sqlx::AssertSqlSafe(count));
                 let waiting: i64 = count.fetch_one(self.sql(cluster)).await?;
@@ -133,7 +133,7 @@ impl Onlooker {
     /// How far a database has applied its topics.
     pub(crate) async fn offsets(&self, cluster: Cluster) -> Result<Ends> {
         let rows: Vec<(String, i32, i64)> =
-            sqlx::query_as("SELECT topic, partition, next_offset FROM consumer_offset")
+            sqlx::query_as("SELECT topic, partition, next_offset FROM sagabus.consumer_offset")
                 .fetch_all(self.sql(cluster))
                 .await?;
         Ok(rows.into_iter().map(|(topic, partition, next)| ((topic, partition), next)).collect())

@@ -15,7 +15,6 @@ use clap::{
     builder::TypedValueParser,
     error::{Error, ErrorKind},
 };
-use ordersaga_contract::Topic;
 
 pub use security::{KafkaSecurity, Login, Mechanism, Tls, readable_file};
 
@@ -229,13 +228,6 @@ pub struct KafkaConfig {
     #[arg(id = "kafka_session_timeout_ms", long = "kafka-session-timeout-ms",
           env = "KAFKA_SESSION_TIMEOUT_MS", default_value = "6000", value_parser = milliseconds)]
     pub session_timeout: Duration,
-}
-
-impl KafkaConfig {
-    /// The topic's full name, with this environment's prefix.
-    pub(crate) fn topic(&self, topic: Topic) -> String {
-        format!("{}{topic}", self.topic_prefix)
-    }
 }
 
 /// How log lines look.

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
+use sagabus::{Checkout, within};
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::config::IdempotencyConfig;
-use crate::postgres::{Lease, within};
 use crate::rows::Rows;
 
 /// Keys forgotten by one statement, how often it is looked for them, and how long that may take.
@@ -156,16 +156,16 @@ impl Keys {
 }
 
 async fn forget_some(pool: &PgPool) -> anyhow::Result<i64> {
-    let mut lease = Lease::take(pool).await?;
+    let mut connection = Checkout::take(pool).await?;
     let forgotten = sqlx::query(
         "DELETE FROM idempotency_key WHERE key = ANY(ARRAY( \
              SELECT key FROM idempotency_key WHERE expires_at <= $1 LIMIT $2))",
     )
     .bind(clock::now())
     .bind(FORGOTTEN)
-    .execute(&mut *lease)
+    .execute(&mut *connection)
     .await
     .context("forgetting idempotency keys")?;
-    lease.keep();
+    connection.keep();
     Ok(forgotten.rows_affected().cast_signed())
 }

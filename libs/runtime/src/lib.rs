@@ -1,26 +1,17 @@
 //! What every service needs around its own logic: configuration, logs, life and death, HTTP, the
-//! database, the broker. Deep modules with small interfaces; nothing here knows what an order is.
+//! database, and the events of the saga as messages of the bus (`sagabus`). Deep modules with small
+//! interfaces.
 
-pub mod backoff;
 pub mod clock;
 pub mod config;
-pub mod consumer;
-pub mod crash;
-pub mod dead_letters;
+pub mod event;
 mod files;
-pub mod group_commit;
-pub mod halves;
+mod former_outbox;
 pub mod health;
 pub mod http;
 pub mod idempotency;
-mod kafka;
 pub mod lifecycle;
-pub mod outbox;
-pub mod pace;
 pub mod postgres;
-mod producer;
-pub mod raw_record;
-pub mod relay;
 pub mod rows;
 pub mod service;
 pub mod telemetry;

@@ -1,18 +1,17 @@
-//! Postgres: pools that fail soon instead of hanging, work that outlives a broken connection, and
-//! migrations.
+//! Postgres as the services use it: settings, what is done again when a connection breaks, the state
+//! that `/ready` shows, and migrations.
 
 use std::io::ErrorKind;
-use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, ensure};
-use sqlx::Transaction;
+use anyhow::{Context, ensure};
+use sagabus::backoff::Backoff;
+use sagabus::{Checkout, CommitError, NoAnswer, ReadOnly, within};
+use sqlx::AssertSqlSafe;
 use sqlx::migrate::Migrator;
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Postgres};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Backoff;
 use crate::health::Dependency;
 
 /// How long one statement may take before Postgres ends it. Every statement of the services is a
@@ -87,82 +86,13 @@ pub fn pool(url: &str, application: &str, connections: u32) -> anyhow::Result<Pg
         .connect_lazy_with(options(url, application)?))
 }
 
-/// A connection out of a pool that goes back only if it is [kept](Lease::keep). One whose work was
-/// given up in the middle, by a time limit or because nobody waits any more, is closed: it may be
-/// inside a transaction, or still be waiting for an answer that never comes.
-pub struct Lease(PoolConnection<Postgres>, bool);
-
-impl Lease {
-    /// Takes a connection.
-    pub async fn take(pool: &PgPool) -> sqlx::Result<Self> {
-        Ok(Self(pool.acquire().await?, false))
-    }
-
-    /// The work is done: the connection may be used again.
-    pub fn keep(mut self) {
-        self.1 = true;
-    }
-}
-
-impl Deref for Lease {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        &self.0
-    }
-}
-
-impl DerefMut for Lease {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.0
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if !self.1 {
-            self.0.close_on_drop();
-        }
-    }
-}
-
-/// Gives up after `limit`: a frozen server answers none of Postgres' own time limits.
-pub async fn within<T>(
-    limit: Duration,
-    work: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
-    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(anyhow!(NoAnswer)))
-}
-
-/// The database did not answer within the time limit.
-#[derive(Debug, thiserror::Error)]
-#[error("no answer within the time limit")]
-pub struct NoAnswer;
-
-/// The database was asked to commit and did not say that it has.
-#[derive(Debug, thiserror::Error)]
-#[error("the commit was not confirmed")]
-pub struct Unconfirmed;
-
-/// Commits. An error of this, [`Unconfirmed`], leaves open whether the transaction had its effect;
-/// any error before it says that there is none.
-pub async fn commit(transaction: Transaction<'_, Postgres>) -> anyhow::Result<()> {
-    transaction.commit().await.map_err(of_commit)
-}
-
-/// The error of a statement that commits.
-pub(crate) fn of_commit(error: sqlx::Error) -> anyhow::Error {
-    let error = anyhow::Error::from(error);
-    let is_answer = matches!(error.downcast_ref(), Some(sqlx::Error::Database(_)));
-    if is_answer && !is_broken(&error) {
-        error.context("commit")
-    } else {
-        error.context(Unconfirmed)
-    }
+/// Whether a commit may or may not have happened: its answer did not come.
+pub fn is_unconfirmed(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(CommitError::Unconfirmed(_))))
 }
 
 /// Does what `attempt` does, on a connection that it takes from the pool, and does it again if that
-/// connection proves to be broken: the server may be up all the same. Not after a [`commit`] without
+/// connection proves to be broken: the server may be up all the same. Not after a commit without
 /// an answer. A statement outside of a transaction must therefore only read.
 pub async fn repeat<T, F: Future<Output = anyhow::Result<T>>>(
     pool: &PgPool,
@@ -171,7 +101,7 @@ pub async fn repeat<T, F: Future<Output = anyhow::Result<T>>>(
     let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(50));
     for _ in 0..REPETITIONS {
         match attempt().await {
-            Err(error) if is_broken(&error) && !error.is::<Unconfirmed>() => {
+            Err(error) if is_broken(&error) && !is_unconfirmed(&error) => {
                 tracing::debug!(error = format!("{error:#}"), "again on another connection");
                 close_idle(pool);
                 backoff.wait().await;
@@ -191,7 +121,7 @@ pub fn close_idle(pool: &PgPool) {
 
 /// Whether the connection has ended, by an error of its own or because the server ended it.
 pub fn is_broken(error: &anyhow::Error) -> bool {
-    match error.downcast_ref::<sqlx::Error>() {
+    match of_database(error) {
         Some(sqlx::Error::Io(_)) => true,
         // Class 08, connection exception; the server or the session is being shut down or starting;
         // a session that idled too long, inside of a transaction or not.
@@ -208,27 +138,23 @@ pub fn is_read_only(error: &anyhow::Error) -> bool {
     let read_only = |error: &sqlx::Error| {
         error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("25006"))
     };
-    error.is::<ReadOnly>() || error.downcast_ref().is_some_and(read_only)
+    is_of::<ReadOnly>(error) || of_database(error).is_some_and(read_only)
 }
 
-/// The database takes no writes.
-#[derive(Debug, thiserror::Error)]
-#[error("the database is read-only")]
-pub struct ReadOnly;
+/// The first cause that is of Postgres or the way to it.
+pub fn of_database(error: &anyhow::Error) -> Option<&sqlx::Error> {
+    error.chain().find_map(|cause| cause.downcast_ref())
+}
 
-/// Fails with [`ReadOnly`] if transactions of this connection cannot write.
-pub async fn ensure_writable(connection: &mut PgConnection) -> anyhow::Result<()> {
-    let read_only: String =
-        sqlx::query_scalar("SHOW transaction_read_only").fetch_one(connection).await?;
-    ensure!(read_only == "off", ReadOnly);
-    Ok(())
+fn is_of<E: std::error::Error + 'static>(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<E>())
 }
 
 async fn probe(pool: &PgPool, query: &'static str) -> anyhow::Result<()> {
-    let mut lease = Lease::take(pool).await?;
-    sqlx::query(query).execute(&mut *lease).await?;
-    ensure_writable(&mut lease).await?;
-    lease.keep();
+    let mut connection = Checkout::take(pool).await?;
+    sqlx::query(query).execute(&mut *connection).await?;
+    sagabus::ensure_writable(&mut connection).await?;
+    connection.keep();
     Ok(())
 }
 
@@ -269,10 +195,10 @@ pub async fn keep(
     Ok(())
 }
 
-/// Brings the schema of `database` up to date as its owner, waiting for it as long as it takes.
-/// Processes that do so at the same time take turns: sqlx holds an advisory lock meanwhile. One
-/// that is frozen loses its turn.
-pub async fn migrate(database: &str, url: &str, migrations: &Migrator) {
+/// Brings the schemas of `database` up to date as its owner, one after the other, waiting for it as
+/// long as it takes. Processes that do so at the same time take turns: sqlx holds an advisory lock
+/// meanwhile. One that is frozen loses its turn.
+pub async fn migrate(database: &str, url: &str, migrations: &[&Migrator]) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
     while let Err(error) = migrate_once(url, migrations).await {
         tracing::warn!(database, error = format!("{error:#}"), "migrations wait");
@@ -280,10 +206,13 @@ pub async fn migrate(database: &str, url: &str, migrations: &Migrator) {
     }
 }
 
-async fn migrate_once(url: &str, known: &Migrator) -> anyhow::Result<()> {
+async fn migrate_once(url: &str, migrations: &[&Migrator]) -> anyhow::Result<()> {
     let options = holding(parse(url)?.application_name("migrations"), SILENCE);
     let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
-    let migrated = apply(&pool, known).await;
+    let mut migrated = Ok(());
+    for known in migrations {
+        migrated = migrated.and(apply(&pool, known).await);
+    }
     pool.close().await;
     migrated
 }
@@ -292,12 +221,14 @@ async fn migrate_once(url: &str, known: &Migrator) -> anyhow::Result<()> {
 /// the version before as well, which may be started again when the newer one proves bad.
 async fn apply(pool: &PgPool, known: &Migrator) -> anyhow::Result<()> {
     let mut migrations = Migrator::with_migrations(known.iter().cloned().collect());
+    migrations.dangerous_set_table_name(known.table_name.clone());
+    for schema in known.create_schemas.iter() {
+        migrations.create_schema(schema.clone());
+    }
     migrations.set_ignore_missing(true);
     migrations.run(pool).await.context("a migration failed")?;
-    let applied: Vec<i64> =
-        sqlx::query_scalar("SELECT version FROM _sqlx_migrations ORDER BY version")
-            .fetch_all(pool)
-            .await?;
+    let applied = format!("SELECT version FROM {} ORDER BY version", known.table_name);
+    let applied: Vec<i64> = sqlx::query_scalar(AssertSqlSafe(applied)).fetch_all(pool).await?;
     let (newer, astray): (Vec<_>, Vec<_>) = applied
         .into_iter()
         .filter(|version| !known.version_exists(*version))
@@ -311,13 +242,13 @@ async fn apply(pool: &PgPool, known: &Migrator) -> anyhow::Result<()> {
 
 /// What may be shown on `/ready`: the kind of failure, never a statement's text.
 pub(crate) fn brief(error: &anyhow::Error) -> &'static str {
-    if error.is::<NoAnswer>() {
+    if is_of::<NoAnswer>(error) {
         return "does not answer";
     }
     if is_read_only(error) {
         return "read-only";
     }
-    match error.downcast_ref::<sqlx::Error>() {
+    match of_database(error) {
         Some(sqlx::Error::PoolTimedOut) => "no connection within the time limit",
         // How rustls' errors come.
         Some(sqlx::Error::Io(error)) if error.kind() == ErrorKind::InvalidData => {
@@ -372,7 +303,7 @@ mod tests {
     async fn what_a_broken_connection_did_not_do_is_done_again() {
         let reset = || sqlx::Error::Io(ErrorKind::ConnectionReset.into());
         assert_eq!(attempts(|| anyhow::Error::new(reset()).context("finding")).await, 4);
-        let unconfirmed = || anyhow::Error::new(reset()).context(Unconfirmed);
+        let unconfirmed = || anyhow::Error::new(CommitError::Unconfirmed(reset()));
         assert_eq!(attempts(|| unconfirmed().context("adding")).await, 1, "it may be done");
         assert_eq!(attempts(|| sqlx::Error::PoolTimedOut.into()).await, 1, "nobody is there");
         assert_eq!(attempts(|| ReadOnly.into()).await, 1, "it would be refused again");

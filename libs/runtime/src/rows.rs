@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use prometheus::IntGaugeVec;
+use sagabus::{Checkout, within};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
-
-use crate::postgres::{Lease, within};
 
 /// How often the server is asked, and how long the answer may take.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -87,13 +86,13 @@ impl Rows {
     }
 
     async fn ask(&self, pool: &PgPool) -> anyhow::Result<i64> {
-        let mut lease = Lease::take(pool).await?;
+        let mut connection = Checkout::take(pool).await?;
         let rows: i64 = sqlx::query_scalar(ESTIMATE)
             .bind(self.table)
-            .fetch_one(&mut *lease)
+            .fetch_one(&mut *connection)
             .await
             .context("estimating rows")?;
-        lease.keep();
+        connection.keep();
         Ok(rows)
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use ordersaga_contract::Topic;
 use poem_openapi::OpenApi;
+use sagabus::{Bus, Handler, Invalidate, Watcher};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgPool;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,13 +17,11 @@ use crate::config::{
     self, HttpConfig, KafkaConfig, LogConfig, MigrationConfig, PostgresConfig, ShutdownConfig,
     TraceConfig,
 };
-use crate::consumer::{Consumer, Handler};
+use crate::event::SagaEvent;
 use crate::health::{Dependency, Health};
 use crate::http::{self, HttpService};
 use crate::lifecycle::{Lifecycle, Stage};
-use crate::outbox::Outbox;
-use crate::relay::{Invalidate, Relay};
-use crate::{files, postgres, telemetry, trace};
+use crate::{clock, files, former_outbox, postgres, telemetry, trace};
 
 /// The settings every service has.
 #[derive(Args, Clone, Debug)]
@@ -53,7 +52,6 @@ pub struct ServiceConfig {
 
 /// A service being put together, and then running.
 pub struct Service {
-    name: &'static str,
     config: ServiceConfig,
     lifecycle: Lifecycle,
     /// What the service depends on, as `/ready` shows it.
@@ -62,8 +60,18 @@ pub struct Service {
     pub database: Dependency,
     /// Connections to it.
     pub pool: PgPool,
-    /// Its outbox.
-    pub outbox: Outbox,
+    /// The bus over that database and the broker.
+    pub bus: Bus,
+}
+
+impl Watcher for Dependency {
+    fn up(&self) {
+        Self::up(self);
+    }
+
+    fn down(&self, why: &str) {
+        Self::down(self, why);
+    }
 }
 
 /// Runs a service's `main` on a runtime of its own, with logs and traces as configured.
@@ -88,7 +96,8 @@ pub fn run<F: Future<Output = anyhow::Result<ExitCode>>>(
 /// one that serves is not given the owner's password.
 pub fn migrate(name: &str, migrations: &Migrator) -> Option<anyhow::Result<ExitCode>> {
     let config: MigrationConfig = config::migration(name)?;
-    let work = postgres::migrate("postgres", config.owner.expose(), migrations);
+    let all = [sagabus::migrations(), migrations];
+    let work = postgres::migrate("postgres", config.owner.expose(), &all);
     Some(run_migration(&config.log, work))
 }
 
@@ -112,12 +121,21 @@ impl Service {
     pub fn new(name: &'static str, config: ServiceConfig) -> anyhow::Result<Self> {
         let health = Health::default();
         let url = config.postgres.url.expose();
+        let pool = postgres::pool(url, name, config.postgres.connections)?;
+        let kafka = &config.kafka;
+        let bus = Bus::builder(pool.clone(), kafka.security.client(&kafka.brokers))
+            .topic_prefix(&kafka.topic_prefix)
+            .dead_letter_topic(Topic::DeadLetter.name())
+            .source(format!("/{name}"))
+            .clock(clock::now)
+            .registry(prometheus::default_registry())
+            .traces(trace::of_bus())
+            .build()?;
         Ok(Self {
-            name,
             lifecycle: Lifecycle::new(config.shutdown.timeout),
             database: health.required("postgres"),
-            pool: postgres::pool(url, name, config.postgres.connections)?,
-            outbox: Outbox::default(),
+            pool,
+            bus,
             health,
             config,
         })
@@ -177,30 +195,38 @@ impl Service {
     }
 
     /// Applies the events of `topics`.
-    pub fn consume<H: Handler>(&self, topics: &'static [Topic], handler: H) {
-        let consumer = Consumer {
-            kafka: self.config.kafka.clone(),
-            pool: self.pool.clone(),
-            outbox: self.outbox.clone(),
-            topics,
-            broker: self.health.required("kafka-consumer"),
+    pub fn consume<H: Handler<Message = SagaEvent>>(&self, topics: &[Topic], handler: H) {
+        let kafka = &self.config.kafka;
+        let topics = topics.iter().map(|topic| topic.name());
+        let consumer = self
+            .bus
+            .consumer(&kafka.group, topics, handler)
+            .session_timeout(kafka.session_timeout)
+            .watched_by(self.health.required("kafka-consumer"))
             // Not required: what a batch waits for shows, and gates traffic, under its own name.
-            processing: self.health.optional("kafka-processing"),
-        };
-        self.spawn_when_ready(Stage::Intake, "consumer", |stop| consumer.run(handler, stop));
+            .processing_watched_by(self.health.optional("kafka-processing"));
+        self.spawn_when_ready(Stage::Intake, "consumer", |stop| async move {
+            Ok(consumer.run(stop).await?)
+        });
     }
 
     /// Publishes what the outbox holds, dead letters included.
     pub fn relay(&self, caches: Option<Arc<dyn Invalidate>>) {
-        let relay = Relay {
-            pool: self.pool.clone(),
-            outbox: self.outbox.clone(),
-            kafka: self.config.kafka.clone(),
-            source: format!("/{}", self.name),
-            broker: self.health.required("kafka-producer"),
-            caches,
+        let relay = self.bus.relay().watched_by(self.health.required("kafka-producer"));
+        let relay = relay.learning(Topic::EVENTS.map(Topic::name));
+        let relay = match caches {
+            Some(caches) => relay.invalidating(caches),
+            None => relay,
         };
-        self.spawn_when_ready(Stage::Publish, "relay", |stop| relay.run(stop));
+        self.spawn_when_ready(
+            Stage::Publish,
+            "relay",
+            |stop| async move { Ok(relay.run(stop).await?) },
+        );
+        let (pool, outbox) = (self.pool.clone(), self.bus.outbox().clone());
+        self.spawn_when_ready(Stage::Intake, "former-outbox", |stop| {
+            former_outbox::empty(pool, outbox, stop)
+        });
     }
 
     /// Runs until told to stop or until a task fails.

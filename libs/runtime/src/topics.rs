@@ -17,7 +17,6 @@ use rdkafka::metadata::{Metadata, MetadataTopic};
 use serde::Deserialize;
 
 use crate::config::KafkaSecurity;
-use crate::kafka;
 
 const EMBEDDED: &str = include_str!("../../../redpanda/topics.toml");
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -331,9 +330,9 @@ impl Shape {
 
 impl Admin {
     async fn connect(target: &Target) -> Result<Self> {
-        let settings = kafka::client_of(&target.brokers, &target.security);
+        let settings = sagabus::client(&target.security.client(&target.brokers));
         let client = settings.create().context("cannot make a client of the broker")?;
-        tokio::task::spawn_blocking(move || kafka::reach(&settings, REACH)).await??;
+        tokio::task::spawn_blocking(move || sagabus::reach(&settings, REACH)).await??;
         let client = Arc::new(client);
         let options =
             AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use ordersaga_runtime::dead_letters::{Entry, NoEntry, Place, Position, Resolution};
+use sagabus::dead_letters::{Entry, NoEntry, Place, Position, Resolution};
 
 /// Everything the topic tells.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -134,8 +134,8 @@ impl<'a> View<'a> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use ordersaga_runtime::dead_letters::{Letter, Verdict, header};
     use proptest::prelude::*;
+    use sagabus::dead_letters::{Letter, Verdict, header};
 
     use super::*;
 

@@ -12,10 +12,10 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use ordersaga_runtime::dead_letters::{
-    DeadLetters, Letter, Place, Position, Resolution, Verdict, Writer,
-};
-use ordersaga_runtime::{clock, crash};
+use ordersaga_contract::Topic;
+use ordersaga_runtime::clock;
+use sagabus::crash;
+use sagabus::dead_letters::{DeadLetters, Letter, Place, Position, Resolution, Verdict, Writer};
 use serde_json::Value;
 
 use crate::Broker;
@@ -102,7 +102,7 @@ struct Choice {
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let letters = {
         let Broker { brokers, prefix, security } = &arguments.broker;
-        DeadLetters::new(brokers, security, prefix)
+        DeadLetters::new(security.client(brokers), prefix, Topic::DeadLetter.name())
     };
     let book = async || letters.fold(Book::default(), Book::add).await;
     match arguments.command {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ordersaga_contract::Topic;
-use ordersaga_runtime::dead_letters::Place;
+use sagabus::dead_letters::Place;
 
 use super::book::View;
 use super::show;
@@ -122,8 +122,8 @@ pub(crate) fn waves<'a, 'b>(letters: &'b [View<'a>]) -> Vec<&'b [View<'a>]> {
 
 #[cfg(test)]
 mod tests {
-    use ordersaga_runtime::dead_letters::{Entry, Letter, Verdict};
     use proptest::prelude::*;
+    use sagabus::dead_letters::{Entry, Letter, Verdict};
 
     use super::super::book::Book;
     use super::super::book::tests::{book, letter, resolved};

@@ -80,7 +80,7 @@ fn time_or_age(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> 
 
 #[cfg(test)]
 mod tests {
-    use ordersaga_runtime::dead_letters::{Entry, Letter, Verdict};
+    use sagabus::dead_letters::{Entry, Letter, Verdict};
 
     use super::super::book::tests::{book, letter, resolved};
     use super::*;

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use ordersaga_contract::cloud_event;
-use ordersaga_runtime::dead_letters::{Letter, Place, Resolution, Verdict};
 use ordersaga_terminal::{brief, line, lines};
+use sagabus::dead_letters::{Letter, Place, Resolution, Verdict};
 use serde_json::{Value, json};
 
 use super::book::View;
@@ -170,7 +170,7 @@ fn bytes_json(bytes: Option<&[u8]>) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use ordersaga_runtime::dead_letters::Entry;
+    use sagabus::dead_letters::Entry;
 
     use super::super::book::tests::{book, letter};
     use super::*;

@@ -5,10 +5,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use ordersaga_runtime::config::{POSTGRES_URL, Secret};
-use ordersaga_runtime::consumer;
-use ordersaga_runtime::dead_letters::{DeadLetters, Place};
 use ordersaga_runtime::postgres;
-use ordersaga_runtime::raw_record::Found;
+use sagabus::Found;
+use sagabus::dead_letters::{DeadLetters, Place, step_over};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 
@@ -77,7 +76,7 @@ impl StepOver {
                 Found::Record(_) | Found::End => break,
             };
             if let Some(database) = &mut database {
-                consumer::step_over(database, &origin, raw, &why).await?;
+                step_over(database, &origin, raw, &why).await?;
                 say!("{origin}: stepped over, {why}");
             } else {
                 say!("{origin}: would be stepped over, {why}");

@@ -5,8 +5,8 @@
 
 use ordersaga_contract::schema::EventSchema;
 use ordersaga_contract::{Initiator, Topic, cloud_event};
-use ordersaga_runtime::dead_letters::header;
 use ordersaga_runtime::topics::TopicsFile;
+use sagabus::dead_letters::header;
 use serde_json::{Map, Value, json};
 
 const BINDING: &str = "0.5.0";

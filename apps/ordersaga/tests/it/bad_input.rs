@@ -215,7 +215,7 @@ fn a_malformed_trace_context_is_ignored() -> Result<()> {
 async fn nothing_written(bed: &Bed) -> Result<()> {
     for (cluster, query, count) in [
         (Cluster::CreateOrder, "SELECT count(*) FROM orders", 0),
-        (Cluster::CreateOrder, "SELECT count(*) FROM outbox", 0),
+        (Cluster::CreateOrder, "SELECT count(*) FROM sagabus.outbox", 0),
         (Cluster::CreateOrder, "SELECT count(*) FROM idempotency_key", 0),
         (Cluster::Store, "SELECT count(*) FROM item", 4),
         (Cluster::Store, "SELECT count(*) FROM reservation", 0),

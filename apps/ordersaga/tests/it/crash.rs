@@ -123,7 +123,7 @@ async fn survives_a_kill(bed: &Bed, service: Service) -> Result<()> {
 
 /// How many new orders a service has applied.
 async fn incoming_applied(bed: &Bed, service: Service) -> Result<i64> {
-    let applied = "SELECT coalesce(sum(next_offset), 0)::bigint FROM consumer_offset \
+    let applied = "SELECT coalesce(sum(next_offset), 0)::bigint FROM sagabus.consumer_offset \
                    WHERE topic = 'incoming'";
     bed.number(service.cluster(), applied).await
 }

@@ -19,7 +19,7 @@ async fn caught_up(bed: &Bed, cluster: Cluster) -> Result<()> {
         let topics = consumed(cluster);
         let end: i64 =
             ends.iter().filter(|(p, _)| topics.contains(&p.0.as_str())).map(|(_, e)| e).sum();
-        let applied = "SELECT coalesce(sum(next_offset), 0)::bigint FROM consumer_offset";
+        let applied = "SELECT coalesce(sum(next_offset), 0)::bigint FROM sagabus.consumer_offset";
         Ok(bed.number(cluster, applied).await? == end)
     })
     .await

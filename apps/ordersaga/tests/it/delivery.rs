@@ -74,7 +74,7 @@ fn replaying_all_topics_from_the_beginning_changes_nothing() -> Result<()> {
             ensure!(process.terminate().await?.success());
         }
         for cluster in [Cluster::CreateOrder, Cluster::Store, Cluster::Monitoring] {
-            sqlx::raw_sql("UPDATE consumer_offset SET next_offset = 0")
+            sqlx::raw_sql("UPDATE sagabus.consumer_offset SET next_offset = 0")
                 .execute(bed.sql(cluster))
                 .await?;
         }

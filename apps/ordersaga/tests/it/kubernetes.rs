@@ -17,7 +17,7 @@ use crate::dlq::program;
 const IMAGE: &str = "ordersaga";
 /// Where metrics that autoscalers may name are registered.
 const REGISTERED: [&str; 2] = [
-    include_str!("../../../../libs/runtime/src/consumer.rs"),
+    include_str!("../../../../libs/sagabus/src/metrics.rs"),
     include_str!("../../../../libs/runtime/src/http/metrics.rs"),
 ];
 /// The ports of README.md.

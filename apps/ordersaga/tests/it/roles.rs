@@ -121,8 +121,8 @@ fn the_service_role_has_no_ddl_and_deletes_no_orders() -> Result<()> {
     const DDL: [&str; 4] = [
         "CREATE TABLE mine (x int)",
         "CREATE SCHEMA mine",
-        "ALTER TABLE outbox ADD COLUMN mine int",
-        "DROP TABLE consumer_offset",
+        "ALTER TABLE sagabus.outbox ADD COLUMN mine int",
+        "DROP TABLE sagabus.consumer_offset",
     ];
     saga(async |bed| {
         for service in Service::ALL {
@@ -132,7 +132,7 @@ fn the_service_role_has_no_ddl_and_deletes_no_orders() -> Result<()> {
         let orders = [
             "DELETE FROM orders",
             "TRUNCATE orders",
-            "TRUNCATE outbox",
+            "TRUNCATE sagabus.outbox",
             "SELECT setval('order_id_seq', 1)",
         ];
         refused(&url(Cluster::CreateOrder), &orders).await?;

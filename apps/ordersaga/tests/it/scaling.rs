@@ -106,7 +106,7 @@ async fn leased_by(bed: &Bed, service: Service, instances: i64) -> Result<()> {
 
 async fn all_published(bed: &Bed, service: Service) -> Result<()> {
     until(&format!("nothing waits in the outbox of {service}"), async || {
-        Ok(bed.number(service.cluster(), "SELECT count(*) FROM outbox").await? == 0)
+        Ok(bed.number(service.cluster(), "SELECT count(*) FROM sagabus.outbox").await? == 0)
     })
     .await
 }
@@ -219,9 +219,9 @@ fn rows_that_a_frozen_sweeper_has_locked_are_swept_by_another_within_seconds() -
         let order = order_for(1);
         let placed = try_join_all((0..10).map(|_| bed.place(&order))).await?;
         let mut lock = bed.sql(Cluster::CreateOrder).begin().await?;
-        sqlx::raw_sql("LOCK TABLE outbox IN SHARE MODE").execute(&mut *lock).await?;
+        sqlx::raw_sql("LOCK TABLE sagabus.outbox IN SHARE MODE").execute(&mut *lock).await?;
         let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-                     AND wait_event_type = 'Lock' AND query LIKE 'INSERT INTO outbox%'";
+                     AND wait_event_type = 'Lock' AND query LIKE 'INSERT INTO sagabus.outbox%'";
         until("the sweeper waits amid its transaction", async || {
             Ok(bed.number(Cluster::CreateOrder, waits).await? == 1)
         })

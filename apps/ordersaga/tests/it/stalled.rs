@@ -355,7 +355,7 @@ fn an_order_that_its_database_refuses_spoils_no_other() -> Result<()> {
 #[test]
 fn a_dead_letter_that_the_broker_refuses_holds_up_no_other() -> Result<()> {
     saga(async |bed| {
-        let too_large = "INSERT INTO dead_letter \
+        let too_large = "INSERT INTO sagabus.dead_letter \
                          (topic, partition, \"offset\", payload, header_names, header_values, error, at) \
                          SELECT 'incoming', 0, 0, repeat('x', 1200000)::bytea, '{}', '{}', 'x', now() \
                          FROM generate_series(1, 30)";
@@ -365,7 +365,7 @@ fn a_dead_letter_that_the_broker_refuses_holds_up_no_other() -> Result<()> {
             sent.push(event("incoming", order, 1, &json!({"type": "OrderPlaced", "time": "x"}))?);
         }
         bed.log().write(sent).await?;
-        let waiting = |cluster| bed.number(cluster, "SELECT count(*) FROM dead_letter");
+        let waiting = |cluster| bed.number(cluster, "SELECT count(*) FROM sagabus.dead_letter");
         until_letters(bed, 2 * 5).await?;
         until("all others are sent", async || {
             Ok(waiting(Cluster::Store).await? == 30 && waiting(Cluster::Monitoring).await? == 0)

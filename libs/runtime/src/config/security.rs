@@ -163,6 +163,14 @@ impl Args for KafkaSecurity {
 }
 
 impl KafkaSecurity {
+    /// Settings of a client of these brokers.
+    pub fn client(&self, brokers: &str) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        self.apply_to(&mut client);
+        client.set("bootstrap.servers", brokers);
+        client
+    }
+
     /// Sets what librdkafka needs for it. The broker's certificate is checked with its name.
     pub fn apply_to(&self, client: &mut ClientConfig) {
         let protocol = match (&self.login, &self.tls) {
