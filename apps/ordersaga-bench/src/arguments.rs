@@ -10,12 +10,12 @@ use clap::Parser;
 ///
 /// Each figure is the median of several runs, which take turns so that a drift of the machine
 /// spreads over all of them. A full run writes the tables, plots and figures of
-/// docs/performance.md in about 35 minutes, and needs some 40 GB in the temporary folder ($TMPDIR).
+/// docs/performance.md in about 50 minutes, and needs some 40 GB in the temporary folder ($TMPDIR).
 /// Nothing else should run meanwhile.
 #[derive(Parser, Debug)]
 #[command(name = "ordersaga bench", version)]
 pub(crate) struct Arguments {
-    /// One short run of each scenario, without the ten million rows: under five minutes
+    /// One short run of each scenario, without the ten million rows: under eight minutes
     #[arg(long)]
     pub(crate) quick: bool,
     /// Only scenarios or limits whose name contains this text; may be given several times

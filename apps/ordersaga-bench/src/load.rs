@@ -26,7 +26,9 @@ pub(crate) struct Load {
     pub(crate) cancel: f64,
     pub(crate) read: f64,
     pub(crate) find: f64,
-    /// Whether there are topics to follow: HTTP alone has none.
+    /// Whether clients wait for the end of their orders.
+    pub(crate) wait: bool,
+    /// Whether topics are followed: HTTP alone has none, and whoever waits needs none.
     pub(crate) follow: bool,
     /// Whether it looks at every item at the end, which costs CPU that is measured.
     pub(crate) check: bool,
@@ -83,11 +85,13 @@ impl Load {
         add("cancel", self.cancel.to_string());
         let (reads, each) = if self.find > 0.0 { ("find", self.find) } else { ("read", self.read) };
         add(reads, each.to_string());
-        for (name, wanted) in [("--no-follow", self.follow), ("--no-check", self.check)] {
-            if !wanted {
-                arguments.push(name.to_owned());
-            }
-        }
+        let flags = [
+            ("--wait", self.wait),
+            ("--no-follow", !self.follow && !self.wait),
+            ("--no-check", !self.check),
+        ];
+        let given = flags.into_iter().filter(|(_, is_given)| *is_given);
+        arguments.extend(given.map(|(name, _)| name.to_owned()));
         arguments
     }
 }
@@ -155,5 +159,49 @@ fn second(second: &ordersaga_load::Second) -> Second {
         terminal: second.terminal,
         refused: second.refused + second.errors,
         create_p99_ms: second.create_p99_ms.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use ordersaga_load::Plan;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        plan: Plan,
+    }
+
+    fn load(wait: bool, follow: bool) -> Load {
+        Load {
+            create: vec!["http://127.0.0.1:1".to_owned()],
+            store: "http://127.0.0.1:2".to_owned(),
+            monitoring: vec!["http://127.0.0.1:3".to_owned()],
+            broker: "127.0.0.1:4".to_owned(),
+            connections: 16,
+            rate: Some(100.0),
+            seconds: 1,
+            warmup_seconds: 1,
+            first_item: 1,
+            items: 1,
+            cancel: 0.0,
+            read: 0.0,
+            find: 0.0,
+            wait,
+            follow,
+            check: false,
+        }
+    }
+
+    #[test]
+    fn the_load_generator_takes_what_it_is_told() {
+        for (wait, follow) in [(true, true), (true, false), (false, true), (false, false)] {
+            let words = ["load".to_owned()].into_iter().chain(load(wait, follow).arguments());
+            let plan = Program::parse_from(words).plan;
+            assert_eq!((plan.wait, plan.no_follow), (wait, !wait && !follow));
+        }
     }
 }

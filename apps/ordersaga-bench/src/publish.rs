@@ -38,7 +38,8 @@ pub(crate) fn print(figures: &Figures) {
             say!("\n{title}\n{}", tables::terminal(table));
         }
     };
-    show("Throughput, latency and cost", &tables::scenarios(figures));
+    show("Clients that wait for their orders", &tables::waiting(figures));
+    show("Clients that do not wait", &tables::scenarios(figures));
     show("CPU, µs per order", &tables::cpu(figures));
     show("What the machine would allow", &tables::limits(figures));
     let of = |name: &str, table: fn(&Series) -> Table| {
@@ -81,17 +82,50 @@ pub(crate) fn write(folder: &Path, figures: &Figures) -> Result<()> {
 /// The blocks of the document, by name.
 fn blocks(figures: &Figures) -> BTreeMap<&'static str, String> {
     let of = |name: &str, table: fn(&Series) -> Table| {
-        figures.series(name).map(table).unwrap_or_default().markdown()
+        figures.series(name).map(table).unwrap_or_default()
     };
-    [
-        ("machine", tables::machine(figures).markdown()),
-        ("scenarios", tables::scenarios(figures).markdown()),
-        ("cpu", tables::cpu(figures).markdown()),
-        ("limits", tables::limits(figures).markdown()),
+    let blocks = [
+        ("waiting", tables::waiting(figures)),
+        ("machine", tables::machine(figures)),
+        ("scenarios", tables::scenarios(figures)),
+        ("cpu", tables::cpu(figures)),
+        ("limits", tables::limits(figures)),
         ("bytes", of(scenario::TYPICAL, tables::bytes)),
         ("memory", of(scenario::TYPICAL, tables::memory)),
         (OVERLOAD, of(OVERLOAD, tables::overload)),
         ("overload-memory", of(OVERLOAD, tables::memory)),
-    ]
-    .into()
+    ];
+    blocks.map(|(name, table)| (name, block(&table))).into()
+}
+
+/// A table as the document has it. These figures need not have all that is measured today.
+fn block(table: &Table) -> String {
+    if table.rows.is_empty() { "Not measured.".to_owned() } else { table.markdown() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_marker_of_the_document_has_a_block() {
+        check().unwrap();
+    }
+
+    #[test]
+    fn what_was_not_measured_is_said_not_to_be() {
+        let blocks = blocks(&Figures::default());
+        assert_eq!(blocks["waiting"], "Not measured.");
+        assert_eq!(blocks[OVERLOAD], "Not measured.");
+    }
+
+    #[test]
+    fn figures_of_before_clients_could_wait_are_shown() {
+        let file = machine::root().join("docs").join(FIGURES);
+        let figures: Figures = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+        let blocks = blocks(&figures);
+        let figure = "saturation, 256 connections";
+        assert!(blocks["scenarios"].contains(figure) && blocks["cpu"].contains(figure));
+        assert!(!blocks["waiting"].contains(figure));
+    }
 }

@@ -17,6 +17,9 @@ use crate::system::{System, written};
 const OVERLOAD_CONNECTIONS: u32 = 2_048;
 /// Clients that share an ordinary rate.
 const RATE_CONNECTIONS: u32 = 64;
+/// The same where each waits for its order: as many orders as may be open at once. A service serves
+/// no more requests of one address at the same time.
+const WAITING_CONNECTIONS: u32 = 768;
 /// The load generator's group.
 pub(crate) const LOAD: &str = "load";
 
@@ -31,6 +34,7 @@ pub(crate) struct Length {
 pub(crate) fn load_of(system: &System, scenario: &Scenario, length: Length, capacity: f64) -> Load {
     let (connections, rate) = match scenario.pace {
         Pace::Clients(connections) => (connections, None),
+        Pace::Rate(rate) if scenario.wait => (WAITING_CONNECTIONS, Some(rate)),
         Pace::Rate(rate) => (RATE_CONNECTIONS, Some(rate)),
         Pace::Overload(times) => (OVERLOAD_CONNECTIONS, Some((capacity * times).round())),
     };
@@ -48,7 +52,8 @@ pub(crate) fn load_of(system: &System, scenario: &Scenario, length: Length, capa
         cancel: scenario.cancel,
         read: scenario.read,
         find: scenario.find,
-        follow: true,
+        wait: scenario.wait,
+        follow: !scenario.wait,
         check: matches!(scenario.pace, Pace::Overload(_)),
     }
 }

@@ -11,6 +11,8 @@ pub(crate) struct Scenario {
     pub(crate) title: &'static str,
     pub(crate) phase: Phase,
     pub(crate) pace: Pace,
+    /// Each client waits for the end of its order, by long poll, before it goes on.
+    pub(crate) wait: bool,
     /// How many items are ordered.
     pub(crate) items: u32,
     /// Share of the orders that are cancelled.
@@ -24,7 +26,8 @@ pub(crate) struct Scenario {
 /// How orders come.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Pace {
-    /// So many clients; each sends its next order when the last was acknowledged.
+    /// So many clients; each sends its next order when the last was acknowledged, or had ended if
+    /// they wait.
     Clients(u32),
     /// So many orders a second, whatever the answers.
     Rate(f64),
@@ -57,17 +60,65 @@ const SATURATION: Scenario = Scenario {
     title: "saturation, 256 connections",
     phase: Phase::Ordinary,
     pace: Pace::Clients(256),
+    wait: false,
     items: 1_000,
     cancel: 0.0,
     read: 0.0,
     find: 0.0,
 };
 
+/// Users: each waits for its order.
+const WAITING: Scenario =
+    Scenario { name: "waiting-256", title: "256 clients that wait", wait: true, ..SATURATION };
+
 /// Almost nothing but reads: a few orders, each followed by many.
 const READS: Scenario = Scenario { pace: Pace::Rate(10.0), items: 10_000, ..SATURATION };
 
 /// All scenarios, in the order they are shown.
-pub(crate) const ALL: [Scenario; 15] = [
+pub(crate) const ALL: [Scenario; 23] = [
+    Scenario {
+        name: "waiting-16",
+        title: "16 clients that wait",
+        pace: Pace::Clients(16),
+        ..WAITING
+    },
+    Scenario {
+        name: "waiting-64",
+        title: "64 clients that wait",
+        pace: Pace::Clients(64),
+        ..WAITING
+    },
+    WAITING,
+    Scenario {
+        name: "waiting-512",
+        title: "512 clients that wait",
+        pace: Pace::Clients(512),
+        ..WAITING
+    },
+    Scenario {
+        name: "rate-100",
+        title: "100 orders/s, waited for",
+        pace: Pace::Rate(100.0),
+        ..WAITING
+    },
+    Scenario {
+        name: "rate-500",
+        title: "500 orders/s, waited for",
+        pace: Pace::Rate(500.0),
+        ..WAITING
+    },
+    Scenario {
+        name: "rate-1000",
+        title: "1,000 orders/s, waited for",
+        pace: Pace::Rate(1_000.0),
+        ..WAITING
+    },
+    Scenario {
+        name: "rate-2000",
+        title: "2,000 orders/s, waited for",
+        pace: Pace::Rate(2_000.0),
+        ..WAITING
+    },
     Scenario {
         name: "saturation-16",
         title: "saturation, 16 connections",
@@ -125,6 +176,11 @@ pub(crate) fn typical() -> Scenario {
     SATURATION
 }
 
+/// Whether the clients of the scenario of this name wait for their orders.
+pub(crate) fn waits(name: &str) -> bool {
+    ALL.iter().any(|scenario| scenario.wait && scenario.name == name)
+}
+
 /// Most items that a scenario wants.
 pub(crate) fn most_items() -> u32 {
     ALL.iter().map(|scenario| scenario.items).max().unwrap_or(1)
@@ -152,5 +208,15 @@ mod tests {
         assert!(names.contains(TYPICAL));
         assert!(ALL.iter().all(|scenario| Phase::ALL.contains(&scenario.phase)));
         assert!(Phase::ALL.is_sorted());
+    }
+
+    #[test]
+    fn clients_that_wait_are_told_from_those_that_do_not() {
+        let waiting = ALL.iter().filter(|scenario| waits(scenario.name));
+        let paces: Vec<_> = waiting.map(|scenario| scenario.pace).collect();
+        let closed = [16, 64, 256, 512].map(Pace::Clients);
+        let open = [100.0, 500.0, 1_000.0, 2_000.0].map(Pace::Rate);
+        assert_eq!(paces, [closed, open].concat());
+        assert!(!waits(TYPICAL) && !waits("light") && !waits("limit-http"));
     }
 }

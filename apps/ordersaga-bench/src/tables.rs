@@ -49,8 +49,17 @@ fn of_kind(figures: &Figures, kind: Kind) -> impl Iterator<Item = &Series> {
     figures.series.iter().filter(move |series| series.kind == kind && !series.runs.is_empty())
 }
 
-/// Throughput, latency and cost of each scenario.
+/// Throughput, latency and cost of each scenario whose clients wait for their orders.
+pub(crate) fn waiting(figures: &Figures) -> Table {
+    loads(figures, scenario::waits)
+}
+
+/// The same of all others.
 pub(crate) fn scenarios(figures: &Figures) -> Table {
+    loads(figures, |name| !scenario::waits(name))
+}
+
+fn loads(figures: &Figures, is_shown: impl Fn(&str) -> bool) -> Table {
     let mut table = Table::new([
         "scenario",
         "orders/s",
@@ -59,7 +68,7 @@ pub(crate) fn scenarios(figures: &Figures) -> Table {
         "CPU s per 1,000 orders",
         "… load generator",
     ]);
-    for series in of_kind(figures, Kind::Scenario) {
+    for series in of_kind(figures, Kind::Scenario).filter(|series| is_shown(&series.name)) {
         table.row([
             series.title.clone(),
             spread(series.rate(), whole),
@@ -248,5 +257,23 @@ mod tests {
         assert_eq!(of(&[]), "–");
         assert_eq!(of(&[100.0]), "100");
         assert_eq!(of(&[1100.0, 1000.0, 1300.0]), "1,100 (1,000–1,300)");
+    }
+
+    #[test]
+    fn clients_that_wait_have_a_table_of_their_own() {
+        let series = |name: &str| Series {
+            name: name.to_owned(),
+            title: name.to_owned(),
+            kind: Kind::Scenario,
+            runs: vec![Run::default()],
+        };
+        let series = ["waiting-16", "saturation-16", "rate-100", "light"].map(series).into();
+        let figures = Figures { series, ..Figures::default() };
+        let names = |table: Table| -> Vec<String> {
+            table.rows.into_iter().map(|row| row[0].clone()).collect()
+        };
+        assert_eq!(names(waiting(&figures)), ["waiting-16", "rate-100"]);
+        assert_eq!(names(scenarios(&figures)), ["saturation-16", "light"]);
+        assert!(waiting(&Figures::default()).rows.is_empty());
     }
 }

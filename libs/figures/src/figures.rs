@@ -80,7 +80,8 @@ pub struct Run {
     pub acknowledged_per_second: f64,
     /// Until outboxes were empty and consumers had caught up, after the last order was terminal.
     pub rest_seconds: f64,
-    /// By what was timed: `create`, `terminal` (create to terminal status), `read`, `cancel`.
+    /// By what was timed: `create`, `terminal` (create to terminal status, on the topics or, where
+    /// clients wait for it, as they are told), `read`, `cancel`.
     pub latency_ms: BTreeMap<String, Latency>,
     /// Answers other than success, by status or `error`.
     pub refused: BTreeMap<String, u64>,

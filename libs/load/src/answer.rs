@@ -79,11 +79,22 @@ fn header(line: &[u8], answer: &mut Answer, length: &mut Option<usize>) -> Resul
 
 /// The id under a name in a flat JSON object, as `{"order_id":17}`.
 pub(crate) fn id(body: &[u8], name: &str) -> Option<i64> {
-    let begin = memmem::find(body, name.as_bytes())?;
-    let rest = body[begin + name.len()..].strip_prefix(b"\"")?.trim_ascii_start();
-    let rest = rest.strip_prefix(b":")?.trim_ascii_start();
+    let rest = value(body, name)?;
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     number(&rest[..digits])
+}
+
+/// The word under a name in a flat JSON object, as `{"step":"SHIPPING"}`. Words have no escapes.
+pub(crate) fn word<'a>(body: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let rest = value(body, name)?.strip_prefix(b"\"")?;
+    Some(&rest[..memchr(b'"', rest)?])
+}
+
+/// The value under a name, and all that follows it.
+fn value<'a>(body: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let begin = memmem::find(body, name.as_bytes())?;
+    let rest = body[begin + name.len()..].strip_prefix(b"\"")?.trim_ascii_start();
+    Some(rest.strip_prefix(b":")?.trim_ascii_start())
 }
 
 /// A number of nothing but digits, if it fits.
@@ -135,6 +146,16 @@ mod tests {
         ] {
             assert_eq!(scan(wrong.as_bytes()), Err(Malformed), "{wrong}");
         }
+    }
+
+    #[test]
+    fn words_are_found_however_the_object_is_laid_out() {
+        let status = b"{ \"order_id\": 5, \"step\" : \"SHIPPING\",\"initiator\":\"store\"}";
+        assert_eq!(word(status, "step"), Some(&b"SHIPPING"[..]));
+        assert_eq!(word(status, "initiator"), Some(&b"store"[..]));
+        assert_eq!(word(status, "order_id"), None);
+        assert_eq!(word(b"{\"step\":\"SHIP", "step"), None);
+        assert_eq!(word(b"", "step"), None);
     }
 
     #[test]

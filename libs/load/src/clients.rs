@@ -1,5 +1,7 @@
 //! The clients: one thread that sends requests over many connections and takes their answers.
 
+pub(crate) mod waiting;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -53,6 +55,8 @@ enum Doing {
     /// The order's place.
     Cancel(usize),
     Read,
+    /// The place of the order whose end it waits for.
+    Await(usize),
 }
 
 struct Client {
@@ -66,6 +70,8 @@ struct Client {
     begun: u64,
     /// When it was really sent.
     sent: u64,
+    /// The order whose end it waits for before it does anything else.
+    awaited: Option<waiting::Awaited>,
     /// Status or item requests it still wants to send.
     reads: u32,
     /// Refusals and errors in a row.
@@ -106,6 +112,8 @@ struct Requests {
     create: Vec<Create>,
     cancel: Vec<Numbered>,
     read: Vec<Numbered>,
+    /// Those that wait for an order's end.
+    wait: Vec<Numbered>,
 }
 
 impl Client {
@@ -120,6 +128,7 @@ impl Client {
             doing: Doing::Nothing,
             begun: 0,
             sent: 0,
+            awaited: None,
             reads: 0,
             failures: 0,
         }
@@ -127,13 +136,14 @@ impl Client {
 }
 
 impl Requests {
-    fn new(create: &[Endpoint], read: &[Endpoint], path: &str) -> Self {
+    fn new(create: &[Endpoint], read: &[Endpoint], path: &str, wait_path: &str) -> Self {
         let cancel = |at| Numbered::post(at, "/api/v1/orders/cancel?order_id=");
-        let read_at = |at| Numbered::get(at, path);
+        let get = |path: &str| read.iter().map(|at| Numbered::get(at, path)).collect();
         Self {
             create: create.iter().map(Create::new).collect(),
             cancel: create.iter().map(cancel).collect(),
-            read: read.iter().map(read_at).collect(),
+            read: get(path),
+            wait: get(wait_path),
         }
     }
 }
@@ -168,7 +178,7 @@ impl<'a> Clients<'a> {
             live,
             orders,
             items,
-            requests: Requests::new(&create, &read, path),
+            requests: Requests::new(&create, &read, path, &waiting::path(plan)),
             epoll,
             timer,
             armed: None,
@@ -236,7 +246,10 @@ impl<'a> Clients<'a> {
     }
 
     fn is_over(&self) -> bool {
-        self.source.has_ended() && self.busy() == 0 && self.to_cancel.is_empty()
+        self.source.has_ended()
+            && self.busy() == 0
+            && self.to_cancel.is_empty()
+            && !self.is_awaiting()
     }
 
     /// Tells how far it is, and gives up on what takes too long.
@@ -258,6 +271,7 @@ impl<'a> Clients<'a> {
         let settle = clock::from_seconds(self.plan.settle_seconds);
         if self.plan.orders.is_some()
             && !self.source.has_ended()
+            && !self.is_awaiting()
             && now > self.sent.latest_answer.max(self.source.from()) + settle.max(patience)
         {
             bail!("no order was acknowledged for {} s", self.plan.settle_seconds);
@@ -265,7 +279,7 @@ impl<'a> Clients<'a> {
         Ok(())
     }
 
-    /// Clients that have waited long enough are free again.
+    /// Clients that have waited long enough go on.
     fn wake(&mut self, now: u64) {
         while let Some(Reverse((until, client))) = self.waiting.peek().copied() {
             if until > now {
@@ -273,7 +287,10 @@ impl<'a> Clients<'a> {
             }
             self.waiting.pop();
             self.all[client].doing = Doing::Nothing;
-            self.idle.push(client);
+            // At once: only it can go on with the order that it may have to wait for.
+            if !self.begin_next(client, now) {
+                self.idle.push(client);
+            }
         }
     }
 
@@ -289,6 +306,9 @@ impl<'a> Clients<'a> {
 
     /// Begins what this client is to do next. False if there is nothing.
     fn begin_next(&mut self, number: usize, now: u64) -> bool {
+        if self.ask_for_end(number, now) {
+            return true;
+        }
         let client = &mut self.all[number];
         if client.reads > 0 && !self.source.has_ended() {
             client.reads -= 1;
@@ -341,7 +361,7 @@ impl<'a> Clients<'a> {
         let client = &mut self.all[number];
         (client.doing, client.begun, client.sent) = (doing, begun, now);
         let connection = match doing {
-            Doing::Read => &mut client.reader,
+            Doing::Read | Doing::Await(_) => &mut client.reader,
             _ => &mut client.desk,
         };
         if let Err(trouble) = connection.send(&self.epoll, &self.out) {
@@ -460,8 +480,14 @@ impl<'a> Clients<'a> {
                     self.sent.read.record(now - begun);
                 }
             }
+            (Doing::Await(place), _) => return self.on_status(number, place, answer, bytes, now),
             _ => return self.refused(number, answer, now),
         }
+        self.succeeded(number);
+    }
+
+    /// The client has got what it asked for.
+    fn succeeded(&mut self, number: usize) {
         let client = &mut self.all[number];
         (client.doing, client.failures) = (Doing::Nothing, 0);
     }
@@ -482,6 +508,10 @@ impl<'a> Clients<'a> {
             self.sent.placed.resize(place + 1, 0);
         }
         self.sent.placed[place] = item + 1;
+        if self.plan.wait {
+            let until = now + clock::from_seconds(self.plan.settle_seconds);
+            self.all[number].awaited = Some(waiting::Awaited { place, until });
+        }
         self.cancels_due += self.plan.cancel;
         if self.cancels_due >= 1.0 {
             self.cancels_due -= 1.0;
@@ -542,7 +572,7 @@ impl<'a> Clients<'a> {
         }
         let client = &mut self.all[number];
         match client.doing {
-            Doing::Read => client.reader.close(),
+            Doing::Read | Doing::Await(_) => client.reader.close(),
             _ => client.desk.close(),
         }
         self.back_off(number, u64::MAX, now);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use memchr::memmem::Finder;
-use ordersaga_contract::{Fact, Initiator, PARTITIONS, Topic};
+use ordersaga_contract::{Fact, PARTITIONS, Topic};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{BorrowedMessage, Message};
@@ -19,6 +19,7 @@ use crate::answer::number;
 use crate::clock::Clock;
 use crate::live::Live;
 use crate::orders::Orders;
+use crate::said::{RELEASED, RESERVED, Said, Words, reset_by};
 use crate::tally::Tally;
 
 /// The topics that are followed: what they say ends the waiting for an order, or undoes it.
@@ -34,30 +35,10 @@ const ENOUGH_BYTES: u32 = 1 << 16;
 /// How long it waits for the first.
 const SILENCE_MS: u16 = 100;
 
-/// What was said of an order, as bits.
-pub(crate) type Said = u8;
-pub(crate) const RESERVED: Said = 1;
-pub(crate) const RELEASED: Said = 2;
-pub(crate) const BY_CLIENT: Said = 4;
-pub(crate) const BY_STORE: Said = 8;
-pub(crate) const BY_DEADLINE: Said = 16;
-/// The reservation came before any reset.
-pub(crate) const RESERVED_FIRST: Said = 32;
-/// Any reset.
-pub(crate) const RESETS: Said = BY_CLIENT | BY_STORE | BY_DEADLINE;
-
 /// What the topics told.
 pub(crate) struct Followed {
     pub(crate) tally: Tally,
-    /// By place.
-    pub(crate) said: Vec<Said>,
-}
-
-impl Followed {
-    /// What was said of the order of a place.
-    pub(crate) fn of(&self, place: usize) -> Said {
-        self.said.get(place).copied().unwrap_or(0)
-    }
+    pub(crate) said: Words,
 }
 
 /// A thread that follows until it is asked for what it saw.
@@ -146,7 +127,7 @@ impl Follower {
             released: Finder::new(Fact::Released.event_type()),
             initiator: Finder::new("\"initiator\":\""),
             tally: Tally::new(crate::clock::from_seconds(plan.warmup_seconds)),
-            said: Vec::new(),
+            said: Words::default(),
             clock,
             orders,
             live,
@@ -196,7 +177,7 @@ struct Reader {
     released: Finder<'static>,
     initiator: Finder<'static>,
     tally: Tally,
-    said: Vec<Said>,
+    said: Words,
     clock: Clock,
     orders: Arc<Orders>,
     live: Arc<Live>,
@@ -221,24 +202,11 @@ impl Reader {
             return if is_release { RELEASED } else { RESERVED };
         }
         let begin = self.initiator.find(payload).map(|at| at + self.initiator.needle().len());
-        let rest = begin.map_or(&[][..], |begin| &payload[begin..]);
-        let is = |who: Initiator| rest.starts_with(who.name().as_bytes());
-        match () {
-            () if is(Initiator::Client) => BY_CLIENT,
-            () if is(Initiator::Store) => BY_STORE,
-            () => BY_DEADLINE,
-        }
+        reset_by(begin.map_or(&[][..], |begin| &payload[begin..]))
     }
 
     fn note(&mut self, place: usize, said: Said) {
-        if place >= self.said.len() {
-            self.said.resize(place + 1, 0);
-        }
-        let before = self.said[place];
-        let is_end = before & (RESERVED | RESETS) == 0 && said & (RESERVED | RESETS) != 0;
-        let first = if is_end && said == RESERVED { RESERVED_FIRST } else { 0 };
-        self.said[place] = before | said | first;
-        if is_end {
+        if self.said.add(place, said) {
             let now = self.clock.now();
             if let Some(begun) = self.orders.ended(place, now) {
                 self.tally.ended(begun, now);
@@ -250,9 +218,10 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use ordersaga_contract::{Cancellation, Event, EventKind, Order, Reason};
+    use ordersaga_contract::{Cancellation, Event, EventKind, Initiator, Order, Reason};
 
     use super::*;
+    use crate::said::{BY_CLIENT, BY_DEADLINE, BY_STORE, RESERVED_FIRST};
 
     fn reader() -> Reader {
         Reader {
@@ -260,7 +229,7 @@ mod tests {
             released: Finder::new(Fact::Released.event_type()),
             initiator: Finder::new("\"initiator\":\""),
             tally: Tally::new(0),
-            said: Vec::new(),
+            said: Words::default(),
             clock: Clock::start(),
             orders: Arc::new(Orders::new(1)),
             live: Arc::default(),
@@ -299,9 +268,9 @@ mod tests {
             reader.note(5, said);
         }
         assert_eq!(reader.tally.end.summary().count, 1);
-        assert_eq!(reader.said[5], RELEASED | BY_CLIENT | RESERVED);
+        assert_eq!(reader.said.of(5), RELEASED | BY_CLIENT | RESERVED);
         reader.note(6, RESERVED);
-        assert_eq!(reader.said[6], RESERVED | RESERVED_FIRST);
+        assert_eq!(reader.said.of(6), RESERVED | RESERVED_FIRST);
         assert_eq!(reader.live.ended(), 1, "6 was not acknowledged");
     }
 }

@@ -1,5 +1,5 @@
-//! What is done before and after the load: items are made and looked at. A few threads with a
-//! connection each; nothing here is measured.
+//! What is done before and after the load: items are made and looked at, a first order is placed. A
+//! few threads with a connection each; nothing here is measured.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::PATIENCE;
 use crate::answer::{id, scan};
+use crate::clients::waiting::{self, Told};
 use crate::plan::{Plan, UNITS};
 use crate::request::{Create, Endpoint, Numbered, post};
 
@@ -42,6 +43,36 @@ pub(crate) fn first_order(plan: &Plan, item: i64) -> Result<i64> {
     Create::new(&endpoint).write(item, &mut request);
     let body = Talk::new(&endpoint).ask(&request, 201).context("an order cannot be placed")?;
     id(&body, "order_id").context("the answer has no order_id")
+}
+
+/// Waits until a client would be told that this order has ended, which shows that orders end and
+/// that monitoring hears of it.
+pub(crate) fn await_end(plan: &Plan, order: i64, within: Duration) -> Result<()> {
+    let monitoring = plan.target.monitoring.first().context("no --monitoring")?;
+    let endpoint = Endpoint::parse(monitoring)?;
+    let mut request = Vec::new();
+    Numbered::get(&endpoint, &waiting::path(plan)).write(order, &mut request);
+    let (mut talk, deadline) = (Talk::new(&endpoint), Instant::now() + within);
+    loop {
+        match talk.try_to_ask(&request) {
+            Ok((status, body)) => {
+                if let Told::Ended(_) = waiting::told(status, &body) {
+                    return Ok(());
+                }
+            }
+            Err(error) if Instant::now() > deadline => {
+                return Err(error.context(format!("no answer from {monitoring}")));
+            }
+            Err(_) => talk.stream = None,
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "order {order} was acknowledged, and {} s later {monitoring} does not say that it has \
+             ended: does the store run, and is this its monitoring?",
+            within.as_secs()
+        );
+        pause();
+    }
 }
 
 /// Items of which more is reserved than there is, by what the store says.
@@ -127,8 +158,7 @@ impl<'a> Talk<'a> {
                 let error = last.unwrap_or_else(|| anyhow::anyhow!("it is refused all the time"));
                 return Err(error.context(format!("no answer from {}", self.endpoint.address)));
             }
-            #[expect(clippy::disallowed_methods, reason = "the condition is the loop's")]
-            std::thread::sleep(PAUSE);
+            pause();
         }
     }
 
@@ -156,4 +186,10 @@ impl<'a> Talk<'a> {
             }
         }
     }
+}
+
+/// Between two attempts.
+fn pause() {
+    #[expect(clippy::disallowed_methods, reason = "the condition is the loop's")]
+    std::thread::sleep(PAUSE);
 }

@@ -1,6 +1,6 @@
 //! A load generator for a running system: creates, cancellations and status requests over HTTP, in
-//! a closed or an open loop; the topics, followed to learn when each order ends; and what must be
-//! so when all is over. It is made to cost little beside what it measures, and tells what it cost.
+//! a closed or an open loop; when each order ends, learned from the topics or by clients that wait
+//! for it; and what must be so when all is over. It is made to cost little beside what it measures, and tells what it cost.
 //!
 //! [`run()`] does what a [`Plan`] says and returns a [`Report`].
 
@@ -18,6 +18,7 @@ mod plot;
 mod report;
 mod request;
 mod run;
+mod said;
 mod schedule;
 mod sent;
 mod source;
@@ -28,7 +29,7 @@ use std::time::Duration;
 
 pub use plan::{Plan, Target};
 pub use plot::plot;
-pub use report::{Checks, Errors, FORM, Latency, Orders, OwnCpu, Report, Second};
+pub use report::{Checks, Errors, FORM, Latency, Orders, OwnCpu, Report, Second, Waits};
 pub use run::{Phase, Progress, Watch, run};
 
 /// How long a request may go without an answer: longer than the services let one take.

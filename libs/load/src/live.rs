@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(crate) struct Live {
     /// Orders acknowledged.
     pub(crate) acknowledged: AtomicU64,
-    /// Acknowledged orders that ended, as far as the clients' thread was second to know.
+    /// Acknowledged orders that ended, as far as the clients' thread was second to know, or was told
+    /// while it waited.
     pub(crate) ended_here: AtomicU64,
     /// The same of the follower's thread.
     pub(crate) ended_there: AtomicU64,

@@ -14,8 +14,8 @@ use crate::progress::Display;
 
 /// Puts load on a running system, and tells how many orders a second it took and how long each
 /// took: from the create to its answer, and to the order's end (reserved, or cancelled), which is
-/// when this program sees it on the topics. At the end it checks that every acknowledged order has
-/// ended and that no item is oversold.
+/// when this program sees it on the topics or, with --wait, when the client that waits for it is
+/// told. At the end it checks that every acknowledged order has ended and that no item is oversold.
 ///
 /// The load is measured after a warmup. Ctrl-C ends it before its time, with a report.
 #[derive(Parser, Debug)]
@@ -24,6 +24,7 @@ use crate::progress::Display;
     version,
     after_help = "Exits with 1 if a check fails, with 2 if there could be no run.\n\n\
         As fast as 64 clients can:        ordersaga load\n\
+        256 that wait for each order:     ordersaga load --wait --connections 256\n\
         100 orders a second for a minute: ordersaga load --rate 100 --seconds 60\n\
         Everybody wants the same:         ordersaga load --hot 0.9 --cancel 0.3"
 )]

@@ -1,6 +1,6 @@
 //! When each order was begun and when it ended, told by two threads that do not wait for each
 //! other: the one that gets the answer to the create, and the one that follows the topics. Either
-//! may be first.
+//! may be first. Where clients wait for the end, the first thread tells both.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};

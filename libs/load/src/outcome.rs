@@ -3,11 +3,12 @@
 use anyhow::Result;
 
 use crate::clock::{self, Clock};
-use crate::follow::{self, Followed, Said};
+use crate::follow::{self, Followed};
 use crate::items;
 use crate::orders::Orders;
 use crate::plan::{Plan, UNITS};
 use crate::report::{Checks, FORM, Orders as Counts, OwnCpu, Report};
+use crate::said::{self, Said};
 use crate::sent::{Sent, Used};
 
 /// Ids of what is wrong that are told.
@@ -49,12 +50,14 @@ impl Outcome<'_> {
     pub(crate) fn check(&self) -> Result<Checks> {
         let mut oversold = items::oversold(self.plan, self.items)?;
         let mut checks = Checks::default();
-        if let Some(told) = &self.told {
+        if self.plan.learns_ends() {
             let open: Vec<i64> = self.orders.open().map(|place| self.orders.order(place)).collect();
             checks.orders_not_ended = Some(open.len() as u64);
             checks.examples_not_ended = open.into_iter().take(EXAMPLES).collect();
+        }
+        if let Some(told) = &self.told {
             let cancelled = self.sent.cancelled.iter();
-            let undone = cancelled.filter(|place| !is_undone(told.of(**place)));
+            let undone = cancelled.filter(|place| !is_undone(told.said.of(**place)));
             checks.cancels_not_done = Some(undone.count() as u64);
             // How many units items have that were there before, only the store knows.
             if self.plan.first_item.is_none() {
@@ -72,7 +75,7 @@ impl Outcome<'_> {
     fn held_beyond(&self, told: &Followed) -> Vec<i64> {
         let mut held = vec![0_u32; self.items.len()];
         for (place, item) in self.sent.acknowledged() {
-            if is_held(told.of(place)) {
+            if is_held(told.said.of(place)) {
                 held[item] += 1;
             }
         }
@@ -96,9 +99,10 @@ impl Outcome<'_> {
         let create = tally.create.summary();
         (counts.sent, counts.unsent) = (sent.creates, sent.unsent);
         (counts.acknowledged, counts.terminal) = (create.count, tally.end.summary().count);
-        let (done, end) = match told {
-            None => (counts.acknowledged, sent.latest_answer),
-            Some(_) => (counts.terminal, tally.last_end),
+        let (done, end) = if plan.learns_ends() {
+            (counts.terminal, tally.last_end)
+        } else {
+            (counts.acknowledged, sent.latest_answer)
         };
         let from = tally.from();
         let sent_until = sent.until.max(from);
@@ -123,6 +127,7 @@ impl Outcome<'_> {
             reads: sent.read.summary().count,
             create_ms: create,
             terminal_ms: tally.end.known(),
+            waits: plan.wait.then_some(sent.waits),
             follow_delay_ms,
             cancel_ms: sent.cancel.known(),
             read_ms: sent.read.known(),
@@ -136,17 +141,17 @@ impl Outcome<'_> {
     /// What was first said of the acknowledged orders.
     fn first_said(&self) -> Counts {
         let mut counts = Counts::default();
-        let Some(told) = &self.told else { return counts };
+        let words = self.told.as_ref().map_or(&self.sent.said, |told| &told.said);
         for (place, _) in self.sent.acknowledged() {
-            let said = told.of(place);
-            let is = |bits: Said| said & bits != 0;
-            if is(follow::RESERVED_FIRST) {
+            let heard = words.of(place);
+            let is = |bits: Said| heard & bits != 0;
+            if is(said::RESERVED_FIRST) {
                 counts.reserved += 1;
-            } else if is(follow::BY_STORE) {
+            } else if is(said::BY_STORE) {
                 counts.refused_by_store += 1;
-            } else if is(follow::BY_CLIENT) {
+            } else if is(said::BY_CLIENT) {
                 counts.cancelled_first += 1;
-            } else if is(follow::BY_DEADLINE) {
+            } else if is(said::BY_DEADLINE) {
                 counts.expired += 1;
             }
         }
@@ -155,19 +160,19 @@ impl Outcome<'_> {
 }
 
 /// Whether stock is reserved and was not released.
-fn is_held(said: Said) -> bool {
-    said & follow::RESERVED != 0 && said & follow::RELEASED == 0
+fn is_held(heard: Said) -> bool {
+    heard & said::RESERVED != 0 && heard & said::RELEASED == 0
 }
 
 /// Whether an order that was cancelled is said to be over, by whomever, and holds no stock.
-fn is_undone(said: Said) -> bool {
-    said & follow::RESETS != 0 && !is_held(said)
+fn is_undone(heard: Said) -> bool {
+    heard & said::RESETS != 0 && !is_held(heard)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::follow::{BY_CLIENT, BY_STORE, RELEASED, RESERVED};
+    use crate::said::{BY_CLIENT, BY_STORE, RELEASED, RESERVED};
 
     #[test]
     fn a_cancelled_order_is_undone_when_it_is_said_to_be_over_and_holds_nothing() {

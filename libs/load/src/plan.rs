@@ -21,6 +21,12 @@ pub struct Plan {
     /// moment a create was due, also while it waited for a free client (no coordinated omission)
     #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
     pub rate: Option<f64>,
+    /// Each client waits for the end of its order, by long poll of its status, before it goes on:
+    /// an order takes as long as its client sees, and orders a second are those that ended. The
+    /// topics are not followed, and no broker is needed
+    #[arg(long, conflicts_with_all = ["find", "no_follow"])]
+    #[serde(default)]
+    pub wait: bool,
     /// Seconds of load that are measured
     #[arg(long, default_value_t = 10.0, value_parser = seconds, conflicts_with = "orders")]
     pub seconds: f64,
@@ -52,7 +58,8 @@ pub struct Plan {
     /// the items
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = reads, conflicts_with = "read")]
     pub find: f64,
-    /// At the end, give up on orders that have not ended when for so many seconds none has
+    /// At the end, give up on orders that have not ended when for so many seconds none has. With
+    /// --wait a client gives up on its order after so many
     #[arg(long = "settle", value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
     pub settle_seconds: f64,
     /// Do not follow the topics: no latency from create to the end, no check that orders end
@@ -61,6 +68,18 @@ pub struct Plan {
     /// Do not check at the end
     #[arg(long)]
     pub no_check: bool,
+}
+
+impl Plan {
+    /// Whether the topics are followed.
+    pub(crate) fn follows(&self) -> bool {
+        !self.no_follow && !self.wait
+    }
+
+    /// Whether it is learned when orders end, from the topics or by waiting clients.
+    pub(crate) fn learns_ends(&self) -> bool {
+        self.wait || self.follows()
+    }
 }
 
 /// Where and how the system is reached.
@@ -117,4 +136,21 @@ fn share(text: &str) -> Result<f64, String> {
 
 fn reads(text: &str) -> Result<f64, String> {
     number(text, 0.0, 1_000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::report::tests::plan;
+
+    #[test]
+    fn ends_are_learned_from_the_topics_or_by_clients_that_wait() {
+        for (words, follows, learns) in [
+            ("--seconds 1", true, true),
+            ("--wait --rate 100", false, true),
+            ("--no-follow", false, false),
+        ] {
+            let plan = plan(words);
+            assert_eq!((plan.follows(), plan.learns_ends()), (follows, learns), "{words}");
+        }
+    }
 }

@@ -23,14 +23,14 @@ pub struct Report {
     pub started_us: u64,
     /// When the load ended: microseconds since 1970.
     pub sent_until_us: u64,
-    /// When the last measured order ended, or without following was answered: microseconds since
-    /// 1970.
+    /// When the last measured order ended, or, if ends are not learned, was answered: microseconds
+    /// since 1970.
     pub ended_us: u64,
     /// From `started_us` to `sent_until_us`.
     pub sending_seconds: f64,
     /// From `started_us` to `ended_us`.
     pub seconds: f64,
-    /// Ended orders by `seconds`; without following, acknowledged ones.
+    /// Ended orders by `seconds`; if ends are not learned, acknowledged ones.
     pub orders_per_second: f64,
     /// Acknowledged orders by `sending_seconds`.
     pub acknowledged_per_second: f64,
@@ -47,9 +47,14 @@ pub struct Report {
     /// From the create's begin to its answer: only orders acknowledged. The begin is when it was
     /// sent; in an open loop, when it was due.
     pub create_ms: Latency,
-    /// From the create's begin until the follower has the first record that says `ItemReserved` or
-    /// `OrderReset`. The follower's own delay is part of it: see `follow_delay_ms`.
+    /// From the create's begin until the order's end is known here. With `--wait` that is when its
+    /// client has the status `SHIPPING` or `CANCELLED`. Otherwise it is when the follower has the
+    /// first record that says `ItemReserved` or `OrderReset`, and the follower's own delay is part
+    /// of it: see `follow_delay_ms`.
     pub terminal_ms: Option<Latency>,
+    /// What waiting for the ends took; None without `--wait`.
+    #[serde(default)]
+    pub waits: Option<Waits>,
     /// The broker may keep a record from the follower so long, waiting for more.
     pub follow_delay_ms: Option<f64>,
     /// From sending a cancellation to its answer.
@@ -77,8 +82,8 @@ pub struct Orders {
     pub acknowledged: u64,
     /// Acknowledged ones that were reserved or reset.
     pub terminal: u64,
-    /// Acknowledged ones, of the warmup as well, by what was first said of them: the store has
-    /// reserved.
+    /// Acknowledged ones, of the warmup as well, by what was first said of them, on the topics or
+    /// to the client that waited: the store has reserved.
     pub reserved: u64,
     /// The same: the store has refused, as when an item is sold out.
     pub refused_by_store: u64,
@@ -106,6 +111,21 @@ impl Errors {
     pub const fn total(&self) -> u64 {
         self.connect + self.lost + self.timeout + self.malformed
     }
+}
+
+/// Status requests of clients that wait for the end of their order, from `started_us` on. Those
+/// refused or without an answer are counted with all others, in [`Report::refused`] and
+/// [`Report::errors`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waits {
+    /// Requests whose answer told how the order stands.
+    pub answers: u64,
+    /// Of them: it had not ended, after the longest wait or because too many waited.
+    pub open: u64,
+    /// Of them: monitoring had not heard of it yet (404).
+    pub unheard: u64,
+    /// Orders whose client gave up waiting.
+    pub given_up: u64,
 }
 
 /// A distribution of latencies, in milliseconds.
@@ -175,8 +195,8 @@ pub struct OwnCpu {
 /// What must be so at the end, warmup included.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checks {
-    /// Orders acknowledged that were neither reserved nor reset. None if the topics were not
-    /// followed.
+    /// Orders acknowledged that were neither reserved nor reset, by the topics or by what their
+    /// clients were told. None if ends are not learned.
     pub orders_not_ended: Option<u64>,
     /// The lowest ids of them.
     pub examples_not_ended: Vec<i64>,
@@ -261,6 +281,7 @@ pub(crate) mod tests {
             reads: 0,
             create_ms: latency,
             terminal_ms: Some(latency),
+            waits: None,
             follow_delay_ms: Some(5.0),
             cancel_ms: Some(latency),
             read_ms: None,
@@ -281,6 +302,14 @@ pub(crate) mod tests {
         let json = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
         assert!(json.contains("\"refused\":{\"503\":14}"), "{json}");
+    }
+
+    #[test]
+    fn a_report_of_before_clients_could_wait_can_be_read() {
+        let mut json = serde_json::to_value(example()).unwrap();
+        json.as_object_mut().unwrap().remove("waits");
+        json["plan"].as_object_mut().unwrap().remove("wait");
+        assert_eq!(serde_json::from_value::<Report>(json).unwrap(), example());
     }
 
     #[test]

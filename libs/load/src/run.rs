@@ -47,7 +47,7 @@ pub struct Progress {
     pub elapsed: Duration,
     /// Orders acknowledged so far, warmup included.
     pub acknowledged: u64,
-    /// Those of them that have ended; 0 without following.
+    /// Those of them that have ended; 0 if ends are not learned.
     pub ended: u64,
     /// Requests without an answer yet.
     pub in_flight: u64,
@@ -90,11 +90,13 @@ impl Watch {
 /// Runs a plan; `tell` is called some times a second. Blocks.
 pub fn run(plan: &Plan, watch: &Watch, mut tell: impl FnMut(Progress)) -> Result<Report> {
     tell(watch.progress(Phase::Preparing, Duration::ZERO));
-    let consumer = if plan.no_follow { None } else { Some(follow::at_the_end(plan)?) };
+    let consumer = if plan.follows() { Some(follow::at_the_end(plan)?) } else { None };
     let items = items::make(plan)?;
     let first = items::first_order(plan, items[0])?;
-    if let Some(consumer) = &consumer {
-        follow::await_end(consumer, first, FIRST_ORDER)?;
+    match &consumer {
+        Some(consumer) => follow::await_end(consumer, first, FIRST_ORDER)?,
+        None if plan.wait => items::await_end(plan, first, FIRST_ORDER)?,
+        None => {}
     }
     let (orders, live) = (Arc::new(Orders::new(first)), watch.live.clone());
     let clock = Clock::start();

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::clock;
-use crate::report::Errors;
+use crate::report::{Errors, Waits};
+use crate::said::Words;
 use crate::tally::{Latencies, Tally};
 
 /// What the clients did and saw.
@@ -13,6 +14,10 @@ pub(crate) struct Sent {
     pub(crate) read: Latencies,
     pub(crate) refused: BTreeMap<u16, u64>,
     pub(crate) errors: Errors,
+    /// What became of the requests that waited for an order's end.
+    pub(crate) waits: Waits,
+    /// What waiting clients were told.
+    pub(crate) said: Words,
     /// Measured creates sent.
     pub(crate) creates: u64,
     /// Creates that were due and never sent.
@@ -36,6 +41,8 @@ impl Sent {
             read: Latencies::new(),
             refused: BTreeMap::new(),
             errors: Errors::default(),
+            waits: Waits::default(),
+            said: Words::default(),
             creates: 0,
             unsent: 0,
             until: 0,

@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use ordersaga_figures::number::whole;
 
 use crate::Plan;
-use crate::report::{Checks, Errors, Latency, Orders, OwnCpu, Report};
+use crate::report::{Checks, Errors, Latency, Orders, OwnCpu, Report, Waits};
 
 /// A thread that works for this part of the time has none left.
 const BUSY: f64 = 0.85;
@@ -17,7 +17,9 @@ impl Report {
         let end = if self.interrupted { ", ended before its time" } else { "" };
         let mut text = format!("{}{end}\n\n", load(&self.plan));
         let _ = writeln!(text, "{}\n", self.latencies());
-        for line in [self.throughput(), self.outcomes(), self.troubles(), own(&self.own_cpu)] {
+        let waiting = self.waits.map(waiting).unwrap_or_default();
+        let lines = [self.throughput(), self.outcomes(), waiting, self.troubles()];
+        for line in lines.into_iter().chain([own(&self.own_cpu)]) {
             if !line.is_empty() {
                 let _ = writeln!(text, "{line}");
             }
@@ -114,6 +116,9 @@ pub(crate) fn load(plan: &Plan) -> String {
         Some(rate) => format!("Open loop, {} creates a second", whole(rate)),
     };
     let _ = write!(text, ", {}", counted(u64::from(plan.connections), "client"));
+    if plan.wait {
+        text.push_str(", each waiting for the end of its order");
+    }
     let _ = write!(text, ", {}", counted(u64::from(plan.items), "item"));
     for (share, what) in [
         (plan.hot, "of the orders on the first"),
@@ -141,6 +146,21 @@ fn milliseconds(value: f64) -> String {
         value if value < 1_000.0 => format!("{value:.1}"),
         value => whole(value),
     }
+}
+
+fn waiting(waits: Waits) -> String {
+    let Waits { answers, open, unheard, given_up } = waits;
+    let all = [
+        (open, "answered before the end"),
+        (unheard, "answered before monitoring had heard of the order"),
+        (given_up, "orders given up"),
+    ];
+    let there: Vec<_> = all.into_iter().filter(|(count, _)| *count > 0).collect();
+    let mut text = format!("Waited by {}", counted(answers, "status request"));
+    if !there.is_empty() {
+        let _ = write!(text, ": {}", list(&there));
+    }
+    text + "."
 }
 
 fn own(cpu: &OwnCpu) -> String {
@@ -229,6 +249,24 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
+    }
+
+    #[test]
+    fn waiting_clients_are_named_and_what_they_waited_for() {
+        let mut report = example();
+        assert!(!report.to_text().contains("Waited"));
+        report.plan.wait = true;
+        report.waits = Some(Waits { answers: 8_003, open: 2, unheard: 1, given_up: 0 });
+        let text = report.to_text();
+        assert!(text.contains("clients, each waiting for the end of its order, "), "{text}");
+        for line in [
+            "Waited by 8,003 status requests: 2 answered before the end, 1 answered before",
+            "before monitoring had heard of the order.",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        let told = Waits { answers: 1, ..Waits::default() };
+        assert_eq!(waiting(told), "Waited by 1 status request.");
     }
 
     #[test]
