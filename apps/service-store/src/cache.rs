@@ -8,20 +8,19 @@
 //! read from it. Other instances learn of the doubt within a second: that, while Redis is in
 //! trouble, bounds how old an answer can be. Redis away: answers come from Postgres, nothing fails.
 
-use std::error::Error;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::future::BoxFuture;
 use ordersaga_contract::ItemId;
 use ordersaga_runtime::health::Dependency;
 use parking_lot::Mutex;
 use prometheus::IntCounterVec;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, TlsCertificates};
-use sagabus::{Invalidate, within};
+use sagabus::{BoxError, Invalidate, within};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -265,10 +264,7 @@ impl Cache {
 }
 
 impl Invalidate for Cache {
-    fn invalidate(
-        &self,
-        changed: Vec<(i64, i64)>,
-    ) -> Pin<Box<dyn Future<Output = Result<(), Box<dyn Error + Send + Sync>>> + Send + '_>> {
+    fn invalidate(&self, changed: Vec<(i64, i64)>) -> BoxFuture<'_, Result<(), BoxError>> {
         Box::pin(async move {
             // A Redis that is known to be away is not waited for with every batch.
             if self.dependency.is_up() && self.mark(&changed).await.is_ok() {

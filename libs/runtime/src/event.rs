@@ -51,7 +51,7 @@ pub fn publish(batch: &mut Batch, order: Order, kind: EventKind, traceparent: Op
 
 /// Whether trying again can help: not where a database holds what no event can.
 pub fn failure(error: anyhow::Error) -> Failure {
-    let is_final = error.chain().any(|cause| cause.is::<OutOfRange>());
+    let is_final = error.chain().any(|cause| cause.downcast_ref::<OutOfRange>().is_some());
     if is_final { Failure::Poison(error.into()) } else { error.into() }
 }
 

@@ -147,7 +147,7 @@ pub fn of_database(error: &anyhow::Error) -> Option<&sqlx::Error> {
 }
 
 fn is_of<E: std::error::Error + 'static>(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<E>())
+    error.chain().any(|cause| cause.downcast_ref::<E>().is_some())
 }
 
 async fn probe(pool: &PgPool, query: &'static str) -> anyhow::Result<()> {

@@ -82,7 +82,7 @@ impl Bus {
     /// Begins a transaction that can publish.
     pub async fn begin(&self) -> sqlx::Result<Transaction> {
         Ok(Transaction {
-            transaction: self.0.pool.begin().await?,
+            inner: self.0.pool.begin().await?,
             batch: Batch::new((self.0.clock)()),
             outbox: self.0.outbox.clone(),
         })
@@ -183,7 +183,7 @@ impl Inner {
 /// A transaction with an outbox in it: dereferences to the connection that statements run on. What
 /// is dropped without [`commit`](Transaction::commit) never happened.
 pub struct Transaction {
-    transaction: sqlx::Transaction<'static, Postgres>,
+    inner: sqlx::Transaction<'static, Postgres>,
     batch: Batch,
     outbox: Outbox,
 }
@@ -201,7 +201,7 @@ impl Transaction {
 
     /// Commits, and publishes at once.
     pub async fn commit(self) -> Result<(), CommitError> {
-        self.outbox.commit(self.transaction, self.batch).await
+        self.outbox.commit(self.inner, self.batch).await
     }
 }
 
@@ -209,13 +209,13 @@ impl Deref for Transaction {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        &self.transaction
+        &self.inner
     }
 }
 
 impl DerefMut for Transaction {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.transaction
+        &mut self.inner
     }
 }
 

@@ -7,7 +7,7 @@ use rdkafka::error::KafkaError;
 use sqlx::postgres::PgDatabaseError;
 
 /// Any error.
-type Boxed = Box<dyn StdError + Send + Sync>;
+pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Classes of SQLSTATE by which Postgres refuses the data, whenever it is asked: data exception,
 /// integrity constraint violation, `WITH CHECK OPTION` violation, program limit exceeded, and what
@@ -21,13 +21,13 @@ const REFUSED: [&str; 5] = ["22", "23", "44", "54", "P0"];
 #[derive(Debug)]
 pub enum Failure {
     /// Trying again may help: the database is away, or another transaction was faster.
-    Retry(Boxed),
+    Retry(BoxError),
     /// No repetition helps: one of the records can never be applied. It becomes a dead letter, and
     /// the others are applied.
-    Poison(Boxed),
+    Poison(BoxError),
 }
 
-impl<E: Into<Boxed>> From<E> for Failure {
+impl<E: Into<BoxError>> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = error.into();
         if is_final(&*error) { Self::Poison(error) } else { Self::Retry(error) }
@@ -43,11 +43,11 @@ impl fmt::Display for Failure {
 
 /// Says that a record can never be read or applied, and why.
 #[derive(Debug)]
-pub struct Poison(Boxed);
+pub struct Poison(BoxError);
 
 impl Poison {
     /// For this reason.
-    pub fn new(why: impl Into<Boxed>) -> Self {
+    pub fn new(why: impl Into<BoxError>) -> Self {
         Self(why.into())
     }
 }
@@ -85,7 +85,7 @@ pub enum Error {
     Kafka(#[from] KafkaError),
     /// What invalidates caches.
     #[error("telling caches")]
-    Caches(#[source] Boxed),
+    Caches(#[source] BoxError),
     /// A thread could not be started.
     #[error("starting a thread")]
     Thread(#[from] std::io::Error),

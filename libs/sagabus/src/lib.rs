@@ -29,7 +29,7 @@ mod wire;
 pub use bus::{Builder, Bus, Transaction, migrations};
 pub use consumer::{Consumer, Handler, Record};
 pub use database::{Checkout, commit, ensure_writable, within};
-pub use error::{BuildError, CommitError, Error, Failure, NoAnswer, Poison, ReadOnly};
+pub use error::{BoxError, BuildError, CommitError, Error, Failure, NoAnswer, Poison, ReadOnly};
 pub use group_commit::{Batches, GroupCommit, Rejected, group_commit};
 pub use halves::Halves;
 pub use kafka::{client, reach};

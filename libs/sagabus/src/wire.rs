@@ -6,8 +6,8 @@ use crate::Error;
 
 /// The form this code writes.
 const FORM: u8 = 1;
-/// The length that stands for nothing at all.
-const ABSENT: u32 = u32::MAX;
+/// Stands for a partition that the producer chooses.
+const ANY: u32 = u32::MAX;
 
 /// A message as it is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +27,12 @@ pub(crate) fn write(row: &mut Vec<u8>, message: &Stored<'_>) {
         row.push(FORM);
     }
     let Stored { topic, partition, key, kind, id, payload, traceparent } = message;
-    row.extend_from_slice(&partition.unwrap_or(ABSENT).to_le_bytes());
-    for part in [topic.as_bytes(), key.as_bytes(), kind.as_bytes(), id.as_bytes(), payload] {
-        put(row, Some(part));
+    row.extend_from_slice(&partition.unwrap_or(ANY).to_le_bytes());
+    let traceparent = traceparent.unwrap_or_default();
+    for part in [topic, key, kind, id, traceparent].map(str::as_bytes) {
+        put(row, part);
     }
-    put(row, traceparent.map(str::as_bytes));
+    put(row, payload);
 }
 
 /// The messages of a row.
@@ -49,25 +50,21 @@ pub(crate) fn read(row: &[u8]) -> Result<Vec<Stored<'_>>, Error> {
 }
 
 fn next<'a>(rest: &mut &'a [u8]) -> Option<Stored<'a>> {
-    let partition = number(rest)?;
     Some(Stored {
-        partition: (partition != ABSENT).then_some(partition),
+        partition: Some(number(rest)?).filter(|partition| *partition != ANY),
         topic: text(rest)?,
         key: text(rest)?,
         kind: text(rest)?,
         id: text(rest)?,
-        payload: take(rest)??,
-        traceparent: match take(rest)? {
-            None => None,
-            Some(bytes) => Some(std::str::from_utf8(bytes).ok()?),
-        },
+        traceparent: Some(text(rest)?).filter(|text| !text.is_empty()),
+        payload: take(rest)?,
     })
 }
 
-fn put(row: &mut Vec<u8>, part: Option<&[u8]>) {
-    let length = part.map_or(ABSENT, |part| u32::try_from(part.len()).expect("below 4 GiB"));
+fn put(row: &mut Vec<u8>, part: &[u8]) {
+    let length = u32::try_from(part.len()).expect("below 4 GiB");
     row.extend_from_slice(&length.to_le_bytes());
-    row.extend_from_slice(part.unwrap_or_default());
+    row.extend_from_slice(part);
 }
 
 fn number(rest: &mut &[u8]) -> Option<u32> {
@@ -77,18 +74,14 @@ fn number(rest: &mut &[u8]) -> Option<u32> {
 }
 
 fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
-    std::str::from_utf8(take(rest)??).ok()
+    std::str::from_utf8(take(rest)?).ok()
 }
 
-/// The next part, which may be absent; `None` if the row ends before it.
-fn take<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = number(rest)?;
-    if length == ABSENT {
-        return Some(None);
-    }
     let (part, behind) = rest.split_at_checked(usize::try_from(length).ok()?)?;
     *rest = behind;
-    Some(Some(part))
+    Some(part)
 }
 
 #[cfg(test)]
@@ -102,7 +95,7 @@ mod tests {
     fn parts() -> impl Strategy<Value = Parts> {
         let texts = prop::collection::vec(".{0,9}", 4);
         let payload = prop::collection::vec(any::<u8>(), 0..20);
-        (texts, prop::option::of(0..u32::MAX), payload, prop::option::of(".{0,9}"))
+        (texts, prop::option::of(0..u32::MAX), payload, prop::option::of(".{1,9}"))
     }
 
     fn stored((texts, partition, payload, traceparent): &Parts) -> Stored<'_> {
@@ -130,6 +123,6 @@ mod tests {
     #[test]
     fn the_form_of_a_later_version_is_refused() {
         assert!(read(&[2, 0]).unwrap_err().to_string().contains("form 2"));
-        assert_eq!(read(&[]).unwrap(), []);
+        assert!(read(&[]).unwrap().is_empty());
     }
 }

@@ -4,12 +4,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use chrono::TimeDelta;
+use ordersaga_contract::cloud_event;
 use ordersaga_devstack::{Cluster, Service};
+use ordersaga_runtime::clock;
+use serde_json::json;
 use sqlx::AssertSqlSafe;
 
 use crate::bed::{Bed, Plan, WITHIN, block_on, saga, skipped, until};
 use crate::client::order_for;
 use crate::invariants;
+use crate::poison::event;
 
 const NEWER: &str = "INSERT INTO _sqlx_migrations \
                      (version, description, success, checksum, execution_time) \
@@ -179,4 +184,35 @@ fn the_release_before_works_on_the_newest_schema() -> Result<()> {
         bed.reaches(first, "CANCELLED").await?;
         invariants::hold(bed).await
     }))
+}
+
+/// The release before writes its events to `public.outbox`. Those that it leaves there, since it
+/// was killed, are published by this one.
+#[test]
+fn what_the_release_before_left_in_its_outbox_is_published() -> Result<()> {
+    const ORDER: i64 = 900_000;
+    saga(async |bed| {
+        let item = bed.add_item(5).await?;
+        let time = cloud_event::time(clock::now() - TimeDelta::seconds(3));
+        let placed = json!({"type": "OrderPlaced", "time": time});
+        let event = event("incoming", ORDER, item, &placed)?;
+        sqlx::query(
+            "WITH placed AS (INSERT INTO orders (order_id, item_id, seller_id, client_id, quantity, \
+                                                 state, created_at, updated_at) \
+                             VALUES ($1, $2, 1, 1, 1, 1, $3::timestamptz, $3::timestamptz)) \
+             INSERT INTO public.outbox (at, events, facts, order_ids, payloads, traceparents, \
+                                        cache_ids, cache_versions) \
+             VALUES ($3::timestamptz, 1, '{1}', ARRAY[$1], ARRAY[$4], '{null}', '{}', '{}')",
+        )
+        .bind(ORDER)
+        .bind(item)
+        .bind(time)
+        .bind(&event.payload)
+        .execute(bed.sql(Cluster::CreateOrder))
+        .await?;
+        bed.reaches(ORDER, "SHIPPING").await?;
+        let left = bed.number(Cluster::CreateOrder, "SELECT count(*) FROM public.outbox").await?;
+        ensure!(left == 0, "{left} rows are left");
+        invariants::hold(bed).await
+    })
 }

@@ -94,7 +94,7 @@ fn two_instances_of_each_service_share_the_partitions() -> Result<()> {
 
 /// How many processes may publish what they commit to a database.
 async fn leases(bed: &Bed, cluster: Cluster) -> Result<i64> {
-    bed.number(cluster, "SELECT count(*) FROM outbox_lease WHERE ends_at > now()").await
+    bed.number(cluster, "SELECT count(*) FROM sagabus.outbox_lease WHERE ends_at > now()").await
 }
 
 async fn leased_by(bed: &Bed, service: Service, instances: i64) -> Result<()> {

@@ -450,7 +450,7 @@ impl<'c, H: Handler> Owner<'c, H> {
             let waiting = self.lanes[number].queue.weight();
             let is_paused = self.lanes[number].paused.is_some();
             if !is_paused && waiting > PAUSE_ABOVE {
-                let partitions = self.partitions_of(number)?;
+                let partitions = self.partitions_of(number);
                 self.client.pause(&partitions)?;
                 self.lanes[number].paused = Some(partitions);
             } else if waiting < RESUME_BELOW
@@ -462,14 +462,14 @@ impl<'c, H: Handler> Owner<'c, H> {
         Ok(())
     }
 
-    fn partitions_of(&self, lane: usize) -> Result<TopicPartitionList, Error> {
+    fn partitions_of(&self, lane: usize) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for place in self.applied.keys() {
             if self.consumer.handler.lane_of(place.1) == lane {
                 list.add_partition(&self.consumer.topics[place.0].full_name, number(*place));
             }
         }
-        Ok(list)
+        list
     }
 
     /// Tells the group how far the database is: for lag displays, not for ourselves.

@@ -14,11 +14,10 @@
 mod dead_letters;
 mod lease;
 
-use std::error::Error as StdError;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use sqlx::FromRow;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -30,7 +29,7 @@ use crate::database::within;
 use crate::error::with_sources;
 use crate::outbox::Batch;
 use crate::producer::Publisher;
-use crate::{Checkout, Error, Watcher, crash};
+use crate::{BoxError, Checkout, Error, Watcher, crash};
 pub(crate) use lease::LeaseHeld;
 
 /// How often the lease is renewed, what waits is counted, and rows are deleted and taken over.
@@ -50,10 +49,7 @@ const LIMIT: Duration = Duration::from_secs(8);
 /// Told of changed things before the events of the change go out, and again after a crash between.
 pub trait Invalidate: Send + Sync + 'static {
     /// Makes caches forget what is older than the given versions (`id`, `version`).
-    fn invalidate(
-        &self,
-        changed: Vec<(i64, i64)>,
-    ) -> Pin<Box<dyn Future<Output = Result<(), Box<dyn StdError + Send + Sync>>> + Send + '_>>;
+    fn invalidate(&self, changed: Vec<(i64, i64)>) -> BoxFuture<'_, Result<(), BoxError>>;
 }
 
 /// The relay of one process.
