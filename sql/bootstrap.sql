@@ -20,6 +20,10 @@ BEGIN
         EXECUTE format('ALTER ROLE %I PASSWORD %L', 'ordersaga_' || role, password);
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), 'ordersaga_' || role);
         EXECUTE format('GRANT USAGE ON SCHEMA public TO %I', 'ordersaga_' || role);
+        IF role = 'owner' THEN
+            -- Migrations make the schema of the bus.
+            EXECUTE format('GRANT CREATE ON DATABASE %I TO %I', current_database(), 'ordersaga_owner');
+        END IF;
         IF role = 'monitoring' THEN
             GRANT pg_monitor TO ordersaga_monitoring;
         END IF;

@@ -5,10 +5,13 @@ SELECT sagabus.grant_to('ordersaga_service');
 
 LOCK TABLE consumer_offset, dead_letter;
 INSERT INTO sagabus.consumer_offset SELECT topic, partition, next_offset FROM consumer_offset;
-INSERT INTO sagabus.dead_letter (topic, partition, "offset", key, payload, header_names,
-                                 header_values, error, at)
-SELECT topic, partition, "offset", key, payload, header_names, header_values, error, at
-FROM dead_letter ORDER BY id;
+-- Under their numbers: somebody may be sending some, and is going to delete those.
+INSERT INTO sagabus.dead_letter (id, topic, partition, "offset", key, payload, header_names,
+                                 header_values, error, at) OVERRIDING SYSTEM VALUE
+SELECT id, topic, partition, "offset", key, payload, header_names, header_values, error, at
+FROM dead_letter;
+SELECT setval(pg_get_serial_sequence('sagabus.dead_letter', 'id'), last_value, is_called)
+FROM dead_letter_id_seq;
 DROP TABLE consumer_offset, dead_letter;
 CREATE VIEW consumer_offset AS SELECT * FROM sagabus.consumer_offset;
 CREATE VIEW dead_letter AS SELECT * FROM sagabus.dead_letter;

@@ -20,7 +20,7 @@ pub(crate) struct Config {
     /// Milliseconds between two looks for orders past their deadline.
     #[arg(long, env = "SWEEP_INTERVAL_MS", default_value = "1000", value_parser = config::milliseconds)]
     pub(crate) sweep_interval_ms: Duration,
-    /// Events that may wait for the broker, some 200 bytes each; above this, orders are answered
+    /// Events that may wait for the broker, some 260 bytes each; above this, orders are answered
     /// 503, and above twice this cancels too. Counted once a second: what comes within one goes over it.
     #[arg(long, env = "OUTBOX_LIMIT", default_value = "1000000")]
     pub(crate) outbox_limit: i64,

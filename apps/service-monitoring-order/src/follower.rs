@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ordersaga_runtime::event::{Record, SagaEvent};
+use ordersaga_runtime::event::{Record, SagaEvent, failure};
 use sagabus::{Batch, Failure, Handler};
 use sqlx::PgConnection;
 
@@ -47,7 +47,7 @@ impl Handler for Follower {
         _: &mut Batch,
     ) -> Result<(), Failure> {
         let events: Vec<_> = records.iter().map(|record| &record.message.0).collect();
-        Ok(db::insert_facts(transaction, &events).await?)
+        db::insert_facts(transaction, &events).await.map_err(failure)
     }
 
     fn committed(&self, (): (), records: &[Record]) {

@@ -52,7 +52,9 @@ pub fn publish(batch: &mut Batch, order: Order, kind: EventKind, traceparent: Op
 /// Whether trying again can help: not where a database holds what no event can.
 pub fn failure(error: anyhow::Error) -> Failure {
     let is_final = error.chain().any(|cause| cause.downcast_ref::<OutOfRange>().is_some());
-    if is_final { Failure::Poison(error.into()) } else { error.into() }
+    // As it is: the usual way would hide its outermost type.
+    let error = error.reallocate_into_boxed_dyn_error_without_backtrace();
+    if is_final { Failure::Poison(error) } else { error.into() }
 }
 
 #[cfg(test)]
@@ -65,6 +67,8 @@ mod tests {
     fn what_no_event_can_hold_is_not_tried_again() {
         let stored = anyhow::Error::from(Quantity::try_from(0).unwrap_err()).context("reading");
         assert!(matches!(failure(stored), Failure::Poison(_)));
+        let unsent = sqlx::Error::Encode("too long".into());
+        assert!(matches!(failure(unsent.into()), Failure::Poison(_)));
         assert!(matches!(failure(sqlx::Error::PoolTimedOut.into()), Failure::Retry(_)));
     }
 }

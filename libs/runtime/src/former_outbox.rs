@@ -19,6 +19,7 @@ const LIMIT: Duration = Duration::from_secs(8);
 
 #[derive(FromRow)]
 struct Row {
+    id: i64,
     at: DateTime<Utc>,
     facts: Vec<i16>,
     order_ids: Vec<i64>,
@@ -37,26 +38,41 @@ pub(crate) async fn empty(
     let mut ticks = tokio::time::interval(LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        while within(LIMIT, move_one(&pool, &outbox)).await.unwrap_or_else(|error| {
-            tracing::warn!(error = format!("{error:#}"), "events of the release before wait");
-            false
-        }) {}
+        let mut after = 0;
+        while !stop.is_cancelled() {
+            let before = after;
+            match within(LIMIT, move_one(&pool, &outbox, &mut after)).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) if after == before => {
+                    tracing::debug!(error = format!("{error:#}"), "the database is away");
+                    break;
+                }
+                // The next row may go all the same; this one is tried again with the next look.
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::error!(row = after, error, "events of the release before wait");
+                }
+            }
+        }
     }
     Ok(())
 }
 
-/// Moves a row that its writer has had time to publish; false if there is none.
-async fn move_one(pool: &PgPool, outbox: &Outbox) -> anyhow::Result<bool> {
+/// Moves the next row that its writer has had time to publish, if there is one.
+async fn move_one(pool: &PgPool, outbox: &Outbox, after: &mut i64) -> anyhow::Result<bool> {
     let mut connection = Checkout::take(pool).await?;
     let mut transaction = connection.begin().await?;
     let row: Option<Row> = sqlx::query_as(
         "DELETE FROM public.outbox WHERE id = ( \
-             SELECT id FROM public.outbox WHERE at < now() - interval '2 seconds' \
+             SELECT id FROM public.outbox WHERE at < now() - interval '2 seconds' AND id > $1 \
              ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) \
-         RETURNING at, facts, order_ids, payloads, traceparents, cache_ids, cache_versions",
+         RETURNING id, at, facts, order_ids, payloads, traceparents, cache_ids, cache_versions",
     )
+    .bind(*after)
     .fetch_optional(&mut *transaction)
     .await?;
+    *after = row.as_ref().map_or(*after, |row| row.id);
     let is_found = row.is_some();
     match row {
         Some(row) => outbox.commit(transaction, row.batch()?).await?,

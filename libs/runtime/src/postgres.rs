@@ -1,12 +1,11 @@
 //! Postgres as the services use it: settings, what is done again when a connection breaks, the state
 //! that `/ready` shows, and migrations.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use sagabus::backoff::Backoff;
-use sagabus::{Checkout, CommitError, NoAnswer, ReadOnly, within};
+use sagabus::{Checkout, CommitError, ReadOnly, within};
 use sqlx::AssertSqlSafe;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -121,16 +120,7 @@ pub fn close_idle(pool: &PgPool) {
 
 /// Whether the connection has ended, by an error of its own or because the server ended it.
 pub fn is_broken(error: &anyhow::Error) -> bool {
-    match of_database(error) {
-        Some(sqlx::Error::Io(_)) => true,
-        // Class 08, connection exception; the server or the session is being shut down or starting;
-        // a session that idled too long, inside of a transaction or not.
-        Some(sqlx::Error::Database(error)) => error.code().is_some_and(|code| {
-            code.starts_with("08")
-                || matches!(&*code, "57P01" | "57P02" | "57P03" | "57P05" | "25P03")
-        }),
-        _ => false,
-    }
+    of_database(error).is_some_and(sagabus::is_broken)
 }
 
 /// Whether the database takes no writes: it recovers as a standby, or was made read-only.
@@ -170,11 +160,11 @@ pub async fn watch<F: Future<Output = anyhow::Result<()>>>(
             Ok(()) => database.up(),
             Err(error) if is_read_only(&error) => {
                 close_idle(pool);
-                database.readable(brief(&error));
+                database.readable(sagabus::brief(&*error));
             }
             Err(error) => {
                 tracing::debug!(error = format!("{error:#}"), "a probe failed");
-                database.down(brief(&error));
+                database.down(sagabus::brief(&*error));
             }
         }
         tokio::time::sleep(PROBE_INTERVAL).await;
@@ -211,7 +201,9 @@ async fn migrate_once(url: &str, migrations: &[&Migrator]) -> anyhow::Result<()>
     let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
     let mut migrated = Ok(());
     for known in migrations {
-        migrated = migrated.and(apply(&pool, known).await);
+        if migrated.is_ok() {
+            migrated = apply(&pool, known).await;
+        }
     }
     pool.close().await;
     migrated
@@ -240,38 +232,10 @@ async fn apply(pool: &PgPool, known: &Migrator) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What may be shown on `/ready`: the kind of failure, never a statement's text.
-pub(crate) fn brief(error: &anyhow::Error) -> &'static str {
-    if is_of::<NoAnswer>(error) {
-        return "does not answer";
-    }
-    if is_read_only(error) {
-        return "read-only";
-    }
-    match of_database(error) {
-        Some(sqlx::Error::PoolTimedOut) => "no connection within the time limit",
-        // How rustls' errors come.
-        Some(sqlx::Error::Io(error)) if error.kind() == ErrorKind::InvalidData => {
-            "no trusted connection"
-        }
-        Some(sqlx::Error::Tls(_)) => "no trusted connection",
-        Some(sqlx::Error::Io(_)) => "not reachable",
-        // Class 28, invalid authorization: the role, its password, or pg_hba.conf.
-        Some(sqlx::Error::Database(error)) if error.code().is_some_and(|c| c.starts_with("28")) => {
-            "refuses the role or its password"
-        }
-        // Undefined table: nobody has migrated it yet.
-        Some(sqlx::Error::Database(error)) if error.code().is_some_and(|c| c == "42P01") => {
-            "is not migrated"
-        }
-        Some(sqlx::Error::Database(_)) => "refuses the query",
-        _ => "not usable",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::io::ErrorKind;
 
     use super::*;
 
@@ -297,6 +261,15 @@ mod tests {
         .await;
         failed.unwrap_err();
         made.get()
+    }
+
+    #[test]
+    fn a_read_only_server_is_known_as_one_however_it_is_said() {
+        let said = || sagabus::Error::from(ReadOnly);
+        for error in [said().into(), anyhow::Error::from(said()).context("looking")] {
+            assert!(is_read_only(&error));
+            assert_eq!(sagabus::brief(&*error), "read-only");
+        }
     }
 
     #[tokio::test]

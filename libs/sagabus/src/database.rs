@@ -1,5 +1,6 @@
 //! Work on Postgres that may be given up at any point.
 
+use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use sqlx::Transaction;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgPool, Postgres};
 
-use crate::error::of_database;
+use crate::error::{answer, chain, of_database};
 use crate::{CommitError, Error, NoAnswer, ReadOnly};
 
 /// A connection out of a pool that goes back only if it is [kept](Checkout::keep). One whose work was
@@ -76,7 +77,7 @@ pub(crate) fn of_commit(error: sqlx::Error) -> CommitError {
 }
 
 /// Whether the connection has ended, by an error of its own or because the server ended it.
-pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
+pub fn is_broken(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) => true,
         // Class 08, connection exception; the server or the session is being shut down or starting;
@@ -96,18 +97,32 @@ pub async fn ensure_writable(connection: &mut PgConnection) -> Result<(), Error>
     if read_only == "off" { Ok(()) } else { Err(ReadOnly.into()) }
 }
 
-/// What a watcher may be told of an error: its kind, never a statement's text.
-pub(crate) fn brief(error: &(dyn std::error::Error + 'static)) -> &'static str {
-    if error.is::<NoAnswer>() {
+/// What may be shown of an error to anybody: its kind, never a statement's text.
+pub fn brief(error: &(dyn std::error::Error + 'static)) -> &'static str {
+    if chain(error).any(|cause| cause.downcast_ref::<NoAnswer>().is_some()) {
         return "does not answer";
+    }
+    if chain(error).any(|cause| cause.downcast_ref::<ReadOnly>().is_some()) {
+        return "read-only";
+    }
+    if let Some(answer) = answer(error) {
+        return match answer.code().as_deref() {
+            Some("25006") => "read-only",
+            // Undefined table: nobody has migrated it yet.
+            Some("42P01") => "is not migrated",
+            // Class 28, invalid authorization: the role, its password, or pg_hba.conf.
+            Some(code) if code.starts_with("28") => "refuses the role or its password",
+            _ => "refuses the query",
+        };
     }
     match of_database(error) {
         Some(sqlx::Error::PoolTimedOut) => "no connection within the time limit",
-        Some(sqlx::Error::Io(_)) => "not reachable",
-        Some(sqlx::Error::Database(error)) if error.code().as_deref() == Some("25006") => {
-            "read-only"
+        // How rustls' errors come.
+        Some(sqlx::Error::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+            "no trusted connection"
         }
-        Some(sqlx::Error::Database(_)) => "refuses the query",
+        Some(sqlx::Error::Tls(_)) => "no trusted connection",
+        Some(sqlx::Error::Io(_)) => "not reachable",
         _ => "not usable",
     }
 }

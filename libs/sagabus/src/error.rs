@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use rdkafka::error::KafkaError;
+use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
 
 /// Any error.
@@ -43,12 +44,16 @@ impl fmt::Display for Failure {
 
 /// Says that a record can never be read or applied, and why.
 #[derive(Debug)]
-pub struct Poison(BoxError);
+pub struct Poison(Inner);
+
+/// What remains to be seen of a [`Poison`] in the sources of an error that was boxed elsewhere.
+#[derive(Debug)]
+struct Inner(BoxError);
 
 impl Poison {
     /// For this reason.
     pub fn new(why: impl Into<BoxError>) -> Self {
-        Self(why.into())
+        Self(Inner(why.into()))
     }
 }
 
@@ -59,6 +64,18 @@ impl fmt::Display for Poison {
 }
 
 impl StdError for Poison {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.0)
+    }
+}
+
+impl fmt::Display for Inner {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl StdError for Inner {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source()
     }
@@ -72,13 +89,13 @@ pub enum Error {
     #[error("database")]
     Database(#[from] sqlx::Error),
     /// Postgres was silent.
-    #[error(transparent)]
+    #[error("no answer")]
     NoAnswer(#[from] NoAnswer),
     /// Postgres takes no writes.
-    #[error(transparent)]
+    #[error("no writes")]
     ReadOnly(#[from] ReadOnly),
     /// A commit.
-    #[error(transparent)]
+    #[error("commit")]
     Commit(#[from] CommitError),
     /// The broker, or its client.
     #[error("broker")]
@@ -146,7 +163,7 @@ pub(crate) fn with_sources(error: &(dyn StdError + 'static)) -> String {
 }
 
 /// An error and its causes.
-fn chain<'a>(
+pub(crate) fn chain<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     let mut next = Some(error);
@@ -157,6 +174,16 @@ fn chain<'a>(
     })
 }
 
+/// What Postgres itself has said, wherever in an error it stands: some ways to box an error hide its
+/// outermost type, and leave its sources.
+pub(crate) fn answer<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a dyn DatabaseError> {
+    chain(error).find_map(|cause| match cause.downcast_ref::<sqlx::Error>() {
+        Some(sqlx::Error::Database(answer)) => Some(&**answer),
+        Some(_) => None,
+        None => cause.downcast_ref::<Box<dyn DatabaseError>>().map(|answer| &**answer),
+    })
+}
+
 /// The first cause that is of Postgres or the way to it.
 pub(crate) fn of_database<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a sqlx::Error> {
     chain(error).find_map(|cause| cause.downcast_ref())
@@ -164,27 +191,24 @@ pub(crate) fn of_database<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a
 
 /// Whether an error would come again however often the same is tried.
 fn is_final(error: &(dyn StdError + 'static)) -> bool {
-    chain(error).any(|cause| cause.is::<Poison>() || cause.downcast_ref().is_some_and(is_refusal))
+    // What cannot be decoded another version may have written: it is waited for.
+    let cannot_be_sent = |error| matches!(error, Some(&sqlx::Error::Encode(_)));
+    answer(error).is_some_and(is_refusal)
+        || chain(error).any(|cause| {
+            cause.is::<Poison>() || cause.is::<Inner>() || cannot_be_sent(cause.downcast_ref())
+        })
 }
 
-fn is_refusal(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Database(error) => {
-            let code = error.code().unwrap_or_default();
-            // No partition takes the row, which has a code of this class, too: one is missing, and
-            // will be there again.
-            let postgres = error.try_downcast_ref::<PgDatabaseError>();
-            let routine = postgres.and_then(PgDatabaseError::routine);
-            let is_misrouted = routine == Some("ExecFindPartition");
-            // A sequence that was left behind by a copy gives out numbers of rows that are there still.
-            let is_outbox = error.constraint() == Some("outbox_pkey");
-            let is_refused = REFUSED.iter().any(|class| code.starts_with(class));
-            is_refused && !is_misrouted && !is_outbox
-        }
-        sqlx::Error::Encode(_) => true,
-        // What cannot be decoded another version may have written: it is waited for.
-        _ => false,
-    }
+fn is_refusal(error: &dyn DatabaseError) -> bool {
+    let code = error.code().unwrap_or_default();
+    // No partition takes the row, which has a code of this class, too: one is missing, and will be
+    // there again.
+    let routine = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::routine);
+    let is_misrouted = routine == Some("ExecFindPartition");
+    // A sequence that was left behind by a copy gives out numbers of rows that are there still.
+    let is_outbox = error.constraint() == Some("outbox_pkey");
+    let is_refused = REFUSED.iter().any(|class| code.starts_with(class));
+    is_refused && !is_misrouted && !is_outbox
 }
 
 #[cfg(test)]
@@ -202,6 +226,7 @@ mod tests {
         assert!(!is_poison(anyhow::Error::from(sqlx::Error::Io(broken)).context("adding facts")));
         let stored = Poison::new("0 is no quantity");
         assert!(is_poison(anyhow::Error::from(stored).context("reading reservations")));
+        assert!(is_poison(Poison::new("0 is no quantity").into()));
         let newer = sqlx::Error::Decode("another version wrote this".into());
         assert!(!is_poison(anyhow::Error::from(newer).context("reading reservations")));
         let refused = sqlx::Error::Encode("too long".into());
@@ -212,7 +237,7 @@ mod tests {
     fn an_error_is_told_with_its_sources_each_once() {
         let error = CommitError::Unconfirmed(sqlx::Error::PoolClosed);
         let text = with_sources(&Error::from(error));
-        assert!(text.starts_with("the commit was not confirmed: "), "{text}");
+        assert!(text.contains("the commit was not confirmed: "), "{text}");
         assert_eq!(text.matches("not confirmed").count(), 1, "{text}");
     }
 }

@@ -22,6 +22,11 @@ impl<T> Halves<T> {
         (!items.is_empty()).then_some(items)
     }
 
+    /// Whether something is left to try.
+    pub(crate) fn is_split(&self) -> bool {
+        !self.left.is_empty()
+    }
+
     /// Takes back items that were refused together. An item that was refused alone, twice, is
     /// returned: the first time another transaction may have been in its way.
     pub fn refused(&mut self, mut items: Vec<T>) -> Option<T> {

@@ -28,7 +28,7 @@ mod wire;
 
 pub use bus::{Builder, Bus, Transaction, migrations};
 pub use consumer::{Consumer, Handler, Record};
-pub use database::{Checkout, commit, ensure_writable, within};
+pub use database::{Checkout, brief, commit, ensure_writable, is_broken, within};
 pub use error::{BoxError, BuildError, CommitError, Error, Failure, NoAnswer, Poison, ReadOnly};
 pub use group_commit::{Batches, GroupCommit, Rejected, group_commit};
 pub use halves::Halves;

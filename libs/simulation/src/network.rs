@@ -80,7 +80,7 @@ pub enum Step {
     End,
 }
 
-/// How a stage forms batches (`runtime::pace`).
+/// How a stage forms batches (`sagabus::Pace`).
 #[derive(Debug, Clone, Copy)]
 pub struct Batching {
     /// Orders of a batch at most.

@@ -9,7 +9,7 @@ use crate::network::{
 pub const DATACENTRES: usize = 3;
 /// Copies of each record.
 const COPIES: f64 = 3.0;
-/// Orders of a group commit and events of a consumer's batch (`desk.rs`, `consumer.rs`).
+/// Orders of a group commit and events of a consumer's batch (`desk.rs`, `consumer/mod.rs`).
 const CREATE_LIMIT: usize = 1_000;
 const CONSUMER_LIMIT: usize = 2_000;
 /// Pauses: `group_commit.rs`, `pace.rs`.

@@ -3,23 +3,21 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rdkafka::message::BorrowedMessage;
 use sqlx::{AssertSqlSafe, Connection};
 use tokio_util::sync::CancellationToken;
 
 use super::dead_letter::DeadLetter;
 use super::owner::{Event, Events};
-use super::queue::{Content, Item, Slot};
+use super::queue::{Content, Item, Raw, Slot};
 use super::{Consumer, Handler, Place, Record};
 use crate::backoff::Backoff;
 use crate::database::{self, within};
 use crate::dead_letters;
 use crate::error::with_sources;
-use crate::raw_record::RawRecord;
 use crate::{Checkout, Failure, Halves, crash, outbox, trace};
 
 /// A transaction that takes longer than this is given up and repeated.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The SQLSTATE by which `move_offsets` says that an offset was elsewhere.
 const FENCE: &str = "FENCE";
@@ -48,7 +46,7 @@ pub(super) struct Done {
 struct Batch<'c, M> {
     records: Vec<Record<M>>,
     /// Where the records stand, and how they were.
-    slots: Vec<(Slot, BorrowedMessage<'c>)>,
+    slots: Vec<(Slot, Raw<'c>)>,
     dead: Vec<(Slot, Box<DeadLetter>)>,
     moves: HashMap<Place, Move>,
 }
@@ -76,7 +74,12 @@ impl<H: Handler> Run<'_, H> {
         let mut halves = Halves::new(items);
         while let Some(items) = halves.take() {
             match self.try_batch(Batch::new(items)).await {
-                Tried::Applied(moves) => done.applied.extend(moves),
+                Tried::Applied(moves) => {
+                    done.applied.extend(moves);
+                    if halves.is_split() {
+                        let _ = self.events.send(Event::GoesOn { lane: self.lane });
+                    }
+                }
                 Tried::Void => break,
                 Tried::Fenced => {
                     done.is_fenced = true;
@@ -213,9 +216,7 @@ fn is_fence(error: &sqlx::Error) -> bool {
 /// Turns a message that can never be applied into what becomes a dead letter.
 fn condemn<'c, M>(item: Item<'c, M>, error: &str) -> Item<'c, M> {
     match item.content {
-        Content::Message(_, raw) => {
-            Item::dead(item.slot, DeadLetter::of(RawRecord::of(&raw), error))
-        }
+        Content::Message(_, raw) => Item::dead(item.slot, DeadLetter::of(raw.into_owned(), error)),
         Content::Dead(_) => item,
     }
 }

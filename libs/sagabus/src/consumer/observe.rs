@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::{Offset, Statistics};
 
@@ -189,7 +190,8 @@ impl<H: Handler> Owner<'_, H> {
     /// Looks whether the partition really holds a record that cannot be read, and why.
     async fn confirm(&mut self, candidate: &Stalled) -> Option<(i64, String)> {
         let Stalled { place, offset, error, end } = candidate;
-        let why = match self.consumer.look(*place, *offset).await {
+        let consumer = self.consumer;
+        let why = match self.meanwhile(consumer.look(*place, *offset).boxed()).await {
             Ok(Found::End) => {
                 // A transaction's marker, or nothing that may be read yet.
                 self.observed.drained.insert(*place, end.unwrap_or_default().max(*offset + 1));
@@ -200,6 +202,13 @@ impl<H: Handler> Owner<'_, H> {
             Err(no_answer) => error.clone().unwrap_or_else(|| with_sources(&no_answer)),
         };
         Some((*offset, why))
+    }
+
+    /// Whether there is something between two offsets that ought to have been delivered.
+    pub(super) async fn hides_a_record(&mut self, place: Place, from: i64, to: i64) -> bool {
+        let consumer = self.consumer;
+        let found = self.meanwhile(consumer.look(place, from).boxed()).await;
+        !matches!(found, Ok(Found::Record(record)) if record.offset >= to)
     }
 
     /// Tells whoever watches what stands still.
@@ -246,26 +255,26 @@ impl<H: Handler> Owner<'_, H> {
         if places.is_empty() {
             return Ok(());
         }
-        match self.consumer.positions(&places).await {
-            Ok(positions) => {
-                for (place, position) in positions {
-                    let is_moved = self.fetched.get(&place) != Some(&position);
-                    // What is in the queue still is of the old position, until the client has
-                    // sought the new one.
-                    if (is_moved || self.blocked.contains(&place))
-                        && self.consumer.seek(self.client.clone(), place, position).await
-                    {
-                        self.blocked.remove(&place);
-                        self.observed.drained.remove(&place);
-                        self.observed.next.remove(&place);
-                        self.fetched.insert(place, position);
-                        self.applied.insert(place, position);
-                    }
-                }
-            }
+        let consumer = self.consumer;
+        let positions = match self.meanwhile(consumer.positions(&places).boxed()).await {
+            Ok(positions) => positions,
             Err(error) => {
                 tracing::debug!(error = with_sources(&error), "offsets cannot be read");
+                return Ok(());
             }
+        };
+        // What is in the queue still is of the old position, until the client has sought the new one.
+        let is_to_be_sought = |(place, position): &(Place, i64)| {
+            self.fetched.get(place) != Some(position) || self.blocked.contains(place)
+        };
+        let sought: Vec<_> = positions.into_iter().filter(is_to_be_sought).collect();
+        let client = self.client.clone();
+        for (place, position) in self.meanwhile(consumer.seek(client, sought).boxed()).await {
+            self.blocked.remove(&place);
+            self.observed.drained.remove(&place);
+            self.observed.next.remove(&place);
+            self.fetched.insert(place, position);
+            self.applied.insert(place, position);
         }
         Ok(())
     }
@@ -276,12 +285,6 @@ impl<H: Handler> Owner<'_, H> {
 }
 
 impl<H: Handler> Consumer<H> {
-    /// Whether there is something between two offsets that ought to have been delivered.
-    pub(super) async fn hides_a_record(&self, place: Place, from: i64, to: i64) -> bool {
-        let found = self.look(place, from).await;
-        !matches!(found, Ok(Found::Record(record)) if record.offset >= to)
-    }
-
     async fn look(&self, place: Place, offset: i64) -> Result<Found, Error> {
         let (settings, topic) = (settings(self), &self.topics[place.0]);
         let topic = topic.full_name.clone();
@@ -290,17 +293,20 @@ impl<H: Handler> Consumer<H> {
         found.unwrap_or_else(|error| Err(Error::other(error.to_string())))
     }
 
-    /// Lets the client go on at an offset; false if it does not yet.
-    async fn seek(&self, client: Arc<Client>, place: Place, offset: i64) -> bool {
-        let topic = self.topics[place.0].full_name.clone();
-        let seek = move || client.seek(&topic, number(place), Offset::Offset(offset), LOOK);
-        match tokio::task::spawn_blocking(seek).await {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "a partition is tried again later");
-                false
-            }
-            Err(_) => false,
-        }
+    /// Lets the client go on at these offsets, and tells at which of them it does.
+    async fn seek(&self, client: Arc<Client>, to: Vec<(Place, i64)>) -> Vec<(Place, i64)> {
+        let named = to.into_iter().map(|it| (self.topics[it.0.0].full_name.clone(), it));
+        let named: Vec<_> = named.collect();
+        let seek = move || {
+            let is_there = |(topic, (place, offset)): &(String, (Place, i64))| {
+                let sought = client.seek(topic, number(*place), Offset::Offset(*offset), LOOK);
+                if let Err(error) = &sought {
+                    tracing::debug!(%error, "a partition is tried again later");
+                }
+                sought.is_ok()
+            };
+            named.into_iter().filter(is_there).map(|(_, it)| it).collect()
+        };
+        tokio::task::spawn_blocking(seek).await.unwrap_or_default()
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, FutureExt};
@@ -14,15 +14,16 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
 use rdkafka::{ClientConfig, Offset, Statistics, TopicPartitionList};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Done, Run};
+use super::batch::{Done, Run, TRANSACTION_TIMEOUT};
 use super::dead_letter::DeadLetter;
 use super::observe::Observed;
 use super::progress::Heard;
-use super::queue::{Item, Queue, Slot};
+use super::queue::{Item, Queue, Raw, Slot};
 use super::rebalance::{Callbacks, Handover, Loading, Next, number};
-use super::{BATCH, Consumer, HANDOVER, Handler, PAUSE_ABOVE, Place, RESUME_BELOW, Record};
+use super::{BATCH, Consumer, Handler, PAUSE_ABOVE, Place, RESUME_BELOW, Record};
 use crate::error::with_sources;
 use crate::kafka::{self, Refusal};
 use crate::{Error, Message, Pace, Received, cloud_event};
@@ -37,6 +38,7 @@ const GROUP_COMMIT: Duration = Duration::from_secs(1);
 const LATER: Duration = Duration::from_mins(1);
 
 pub(super) type Client = StreamConsumer<Callbacks>;
+pub(super) type Batches<'c> = FuturesUnordered<BoxFuture<'c, (Done, Duration)>>;
 pub(super) type Events = UnboundedSender<Event>;
 
 /// What the owner is told.
@@ -51,6 +53,10 @@ pub(super) enum Event {
         lane: usize,
         why: &'static str,
     },
+    /// A part of it has been applied.
+    GoesOn {
+        lane: usize,
+    },
 }
 
 /// What the consumer knows.
@@ -60,7 +66,14 @@ pub(super) struct Owner<'c, H: Handler> {
     pub(super) refusal: Arc<Refusal>,
     pub(super) lanes: Vec<Lane<'c, H::Message>>,
     /// The lanes' batches in flight.
-    pub(super) running: FuturesUnordered<BoxFuture<'c, (Done, Duration)>>,
+    pub(super) running: Batches<'c>,
+    /// Batches of partitions that were taken away, until their transactions end: the offsets fence
+    /// them.
+    pub(super) late: Batches<'c>,
+    /// Batches that ended while something else was waited for.
+    ended: Vec<(Done, Duration)>,
+    /// What librdkafka has told last, until it is looked at.
+    statistics: Option<Box<Statistics>>,
     events: Events,
     pub(super) stop: CancellationToken,
     /// Cancelled when what is in flight is not ours any more, or the consumer stops.
@@ -108,8 +121,28 @@ pub(super) async fn run<H: Handler>(
         events: events.clone(),
         refusal: refusal.clone(),
         is_leaving: AtomicBool::new(false),
+        calls: AtomicU64::new(0),
     };
-    let client = Arc::new(subscribe(consumer, callbacks)?);
+    let mut member = Member(Some(Arc::new(subscribe(consumer, callbacks)?)));
+    let ended = match &member.0 {
+        Some(client) => own(consumer, client, refusal, (events, told), stop).await,
+        None => Ok(()),
+    };
+    if let Some(left) = member.leave()
+        && tokio::time::timeout(LEAVE, left).await.is_err()
+    {
+        tracing::debug!("the broker did not hear that this consumer leaves");
+    }
+    ended
+}
+
+async fn own<'c, H: Handler>(
+    consumer: &'c Consumer<H>,
+    client: &'c Arc<Client>,
+    refusal: Arc<Refusal>,
+    (events, told): (Events, UnboundedReceiver<Event>),
+    stop: CancellationToken,
+) -> Result<(), Error> {
     let lane = |_| Lane {
         queue: Queue::default(),
         pace: Pace::following(),
@@ -119,10 +152,13 @@ pub(super) async fn run<H: Handler>(
     };
     let owner = Owner {
         consumer,
-        client: &client,
+        client,
         refusal,
         lanes: (0..consumer.handler.lanes()).map(lane).collect(),
         running: FuturesUnordered::new(),
+        late: FuturesUnordered::new(),
+        ended: Vec::new(),
+        statistics: None,
         events,
         void: stop.child_token(),
         stop,
@@ -138,18 +174,32 @@ pub(super) async fn run<H: Handler>(
         blocked: HashSet::new(),
         observed: Observed::default(),
     };
-    let ended = owner.run(told).await;
-    leave(client).await;
-    ended
+    owner.run(told).await
 }
 
-/// Leaves the group, which spares whoever comes next the session timeout. It hangs on a broker
-/// that is gone: then nobody waits for it.
-async fn leave(client: Arc<Client>) {
-    client.context().is_leaving.store(true, Ordering::Release);
-    let left = tokio::task::spawn_blocking(move || drop(client));
-    if tokio::time::timeout(LEAVE, left).await.is_err() {
-        tracing::debug!("the broker did not hear that this consumer leaves");
+/// The client, which leaves the group when it goes.
+struct Member(Option<Arc<Client>>);
+
+impl Member {
+    /// Leaves the group, which spares whoever comes next the session timeout. It hangs on a broker
+    /// that is gone, so a thread does it that nobody waits for.
+    fn leave(&mut self) -> Option<oneshot::Receiver<()>> {
+        let client = self.0.take()?;
+        client.context().is_leaving.store(true, Ordering::Release);
+        let (done, left) = oneshot::channel();
+        std::thread::spawn(move || {
+            // A rebalance may wait for it, and would keep the client from closing.
+            let _ = client.unassign();
+            drop(client);
+            let _ = done.send(());
+        });
+        Some(left)
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -198,37 +248,48 @@ impl<'c, H: Handler> Owner<'c, H> {
         let mut stream = client.stream();
         while !self.stop.is_cancelled() {
             while let Ok(event) = told.try_recv() {
-                self.hear_of(event).await?;
+                self.hear_of(event);
             }
-            self.take(&mut stream).await?;
+            if let Some(statistics) = self.statistics.take() {
+                self.observe(&statistics).await?;
+            }
+            let is_full = self.take(&mut stream).await?;
+            for (done, took) in std::mem::take(&mut self.ended) {
+                self.end_batch(done, took)?;
+            }
             self.go_on();
             self.start_batches();
             self.steer()?;
             self.tell_group();
+            if is_full {
+                // What is there is taken without waiting: others have work, too.
+                tokio::task::yield_now().await;
+            }
             let wake = self.next_wake();
-            let (running, loading) = (&mut self.running, &mut self.loading);
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => {}
-                Some(event) = told.recv() => self.hear_of(event).await?,
-                Some((done, took)) = running.next(), if !running.is_empty() => {
-                    self.end_batch(done, took)?;
-                }
+                Some(ended) = ended(&mut self.running, &mut self.late) => self.ended.push(ended),
+                Some(event) = told.recv() => self.hear_of(event),
+                Some(positions) = loaded(&mut self.loading) => self.begin(positions)?,
                 Some(polled) = stream.next() => {
                     self.receive(polled).await?;
                 }
-                Some(positions) = loaded(loading) => self.begin(positions)?,
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
         }
         self.end().await
     }
 
-    /// Lets a batch in flight end, so that what the group hears last is the truth.
+    /// Lets batches in flight end, so that what the group hears last is the truth.
     async fn end(mut self) -> Result<(), Error> {
-        let deadline = tokio::time::Instant::now() + HANDOVER;
-        while let Ok(Some((done, took))) =
-            tokio::time::timeout_at(deadline, self.running.next()).await
+        let deadline = tokio::time::Instant::now() + TRANSACTION_TIMEOUT;
+        while let Ok(Some(ended)) =
+            tokio::time::timeout_at(deadline, ended(&mut self.running, &mut self.late)).await
         {
+            self.ended.push(ended);
+        }
+        for (done, took) in std::mem::take(&mut self.ended) {
             self.end_batch(done, took)?;
         }
         if self.group_is_behind.is_some() {
@@ -237,36 +298,47 @@ impl<'c, H: Handler> Owner<'c, H> {
         Ok(())
     }
 
-    async fn hear_of(&mut self, event: Event) -> Result<(), Error> {
+    /// Waits for something while batches go on.
+    pub(super) async fn meanwhile<T>(&mut self, mut work: BoxFuture<'_, T>) -> T {
+        loop {
+            tokio::select! {
+                biased;
+                output = &mut work => return output,
+                Some(ended) = ended(&mut self.running, &mut self.late) => self.ended.push(ended),
+            }
+        }
+    }
+
+    fn hear_of(&mut self, event: Event) {
         match event {
             Event::Assigned(partitions) => self.hand_over(Next::Assign(partitions)),
             Event::Revoked => self.hand_over(Next::Unassign),
-            Event::Statistics(statistics) => self.observe(&statistics).await?,
+            Event::Statistics(statistics) => self.statistics = Some(statistics),
             Event::Retry { lane, why } => {
                 let lane = &mut self.lanes[lane];
                 if lane.is_busy {
                     lane.retried.get_or_insert((Instant::now(), why)).1 = why;
+                    lane.queue.detach();
                 }
             }
+            Event::GoesOn { lane } => self.lanes[lane].retried = None,
         }
-        Ok(())
     }
 
-    /// Takes what is there, up to a bound.
-    async fn take(&mut self, stream: &mut MessageStream<'c, Callbacks>) -> Result<(), Error> {
+    /// Takes what is there, up to a bound; true if there may be more.
+    async fn take(&mut self, stream: &mut MessageStream<'c, Callbacks>) -> Result<bool, Error> {
         let mut taken = 0;
-        let mut was_empty = false;
         while taken < ROUND {
+            let calls = self.client.context().calls.load(Ordering::Acquire);
             if let Some(polled) = stream.next().now_or_never().flatten() {
                 taken += self.receive(polled).await?;
-                was_empty = false;
-            } else if std::mem::replace(&mut was_empty, true) {
-                // One may have found something that is no record, as a report.
+            } else if self.client.context().calls.load(Ordering::Acquire) == calls {
+                // Nothing was found, not even what is no record, as a report.
                 self.observed.queue_was_empty();
-                break;
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Queues a record, and tells its weight.
@@ -325,8 +397,10 @@ impl<'c, H: Handler> Owner<'c, H> {
         }
         let (item, is_urgent) = self.read(Slot { place, from, offset }, message);
         let weight = item.weight;
-        let lane = self.consumer.handler.lane_of(partition);
-        self.lanes[lane].queue.push(item, is_urgent);
+        let lane = &mut self.lanes[self.consumer.handler.lane_of(partition)];
+        // A lane that does not get on is not to hold the broker's answers in memory.
+        let item = if lane.retried.is_some() { item.detached() } else { item };
+        lane.queue.push(item, is_urgent);
         Some(weight)
     }
 
@@ -354,7 +428,7 @@ impl<'c, H: Handler> Owner<'c, H> {
                 let record = Record { message, traceparent };
                 let is_urgent = handler.is_urgent(&record);
                 let bytes = raw.payload_len() + raw.key_len() + header_bytes;
-                (Item::message(slot, record, raw, bytes), is_urgent)
+                (Item::message(slot, record, Raw::Borrowed(raw), bytes), is_urgent)
             }
             Err(error) => {
                 let (key, payload) = (raw.key(), raw.payload());
@@ -370,7 +444,7 @@ impl<'c, H: Handler> Owner<'c, H> {
         if self.blocked.contains(&place) {
             return false;
         }
-        if self.has_complained(place) && self.consumer.hides_a_record(place, from, to).await {
+        if self.has_complained(place) && self.hides_a_record(place, from, to).await {
             self.blocked.insert(place);
             return false;
         }
@@ -428,7 +502,7 @@ impl<'c, H: Handler> Owner<'c, H> {
                 self.group_is_behind.get_or_insert_with(Instant::now);
             }
         }
-        if done.is_fenced && self.handover.is_none() {
+        if done.is_fenced && self.handover.is_none() && !self.stop.is_cancelled() {
             tracing::info!("offsets were moved elsewhere: starting again from them");
             self.start_over()?;
         }
@@ -494,6 +568,17 @@ impl<'c, H: Handler> Owner<'c, H> {
             && let Err(error) = self.client.commit(&list, CommitMode::Async)
         {
             tracing::debug!(%error, "the group's offsets stay behind");
+        }
+    }
+}
+
+/// The next batch that ends; `None` if none is in flight. Those that come late go on, too.
+async fn ended(running: &mut Batches<'_>, late: &mut Batches<'_>) -> Option<(Done, Duration)> {
+    loop {
+        tokio::select! {
+            Some(ended) = running.next(), if !running.is_empty() => return Some(ended),
+            Some(_) = late.next(), if !late.is_empty() => {}
+            else => return None,
         }
     }
 }

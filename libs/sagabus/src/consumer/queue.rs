@@ -7,6 +7,7 @@ use rdkafka::message::BorrowedMessage;
 
 use super::dead_letter::DeadLetter;
 use super::{ASIDE, BATCH, Place, Record};
+use crate::raw_record::RawRecord;
 
 /// What an ordinary record takes, about.
 const RECORD_BYTES: usize = 1_024;
@@ -39,19 +40,37 @@ pub(super) struct Slot {
 
 pub(super) enum Content<'c, M> {
     /// A message, and the record as it came: it may become a dead letter yet.
-    Message(Record<M>, BorrowedMessage<'c>),
+    Message(Record<M>, Raw<'c>),
     Dead(Box<DeadLetter>),
+}
+
+/// A record as it came. What librdkafka gave keeps the whole of the broker's answer in memory.
+pub(super) enum Raw<'c> {
+    Borrowed(BorrowedMessage<'c>),
+    Owned(RawRecord),
+}
+
+impl Raw<'_> {
+    pub(super) fn into_owned(self) -> RawRecord {
+        match self {
+            Self::Borrowed(message) => RawRecord::of(&message),
+            Self::Owned(record) => record,
+        }
+    }
 }
 
 impl<'c, M> Item<'c, M> {
     /// A message whose record has so many bytes.
-    pub(super) fn message(
-        slot: Slot,
-        record: Record<M>,
-        raw: BorrowedMessage<'c>,
-        bytes: usize,
-    ) -> Self {
+    pub(super) fn message(slot: Slot, record: Record<M>, raw: Raw<'c>, bytes: usize) -> Self {
         Self { slot, content: Content::Message(record, raw), weight: 1 + bytes / RECORD_BYTES }
+    }
+
+    /// The same with a copy of its record.
+    pub(super) fn detached(mut self) -> Self {
+        if let Content::Message(record, raw) = self.content {
+            self.content = Content::Message(record, Raw::Owned(raw.into_owned()));
+        }
+        self
     }
 
     pub(super) fn dead(slot: Slot, letter: DeadLetter) -> Self {
@@ -75,6 +94,12 @@ impl<'c, M> Queue<'c, M> {
         }
         self.weight += item.weight;
         self.items.push_back(item);
+    }
+
+    /// Copies the records, for a longer time.
+    pub(super) fn detach(&mut self) {
+        let items = std::mem::take(&mut self.items);
+        self.items = items.into_iter().map(Item::detached).collect();
     }
 
     /// How long they wait for others still; `None` if there are none.

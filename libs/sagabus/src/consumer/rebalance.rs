@@ -5,15 +5,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, Statistics, TopicPartitionList};
 
@@ -35,19 +34,24 @@ pub(super) struct Callbacks {
     pub(super) refusal: Arc<Refusal>,
     /// The consumer leaves the group: nobody listens any more.
     pub(super) is_leaving: AtomicBool,
+    /// How often it was called: a poll that calls back may leave records behind.
+    pub(super) calls: AtomicU64,
 }
 
 impl ClientContext for Callbacks {
     fn stats(&self, statistics: Statistics) {
+        self.calls.fetch_add(1, Ordering::AcqRel);
         let _ = self.events.send(Event::Statistics(Box::new(statistics)));
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.calls.fetch_add(1, Ordering::AcqRel);
         tracing::debug!(%error, reason, "consumer");
         self.refusal.note(&error, reason);
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.calls.fetch_add(1, Ordering::AcqRel);
         kafka::log(level, facility, message);
     }
 }
@@ -59,17 +63,22 @@ impl ConsumerContext for Callbacks {
         event: RDKafkaRespErr,
         partitions: &mut TopicPartitionList,
     ) {
+        self.calls.fetch_add(1, Ordering::AcqRel);
         let is_assigned = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         let event = if is_assigned { Event::Assigned(partitions.clone()) } else { Event::Revoked };
         if self.is_leaving.load(Ordering::Acquire) || self.events.send(event).is_err() {
             let _ = client.unassign();
         }
     }
+
+    fn commit_callback(&self, _: KafkaResult<()>, _: &TopicPartitionList) {
+        self.calls.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 /// What is done once the batches in flight have ended.
 pub(super) struct Handover {
-    /// When they are given up: the offsets fence whatever the database does with them.
+    /// When they are waited for no longer: the offsets fence whatever becomes of them.
     pub(super) until: Instant,
     next: Next,
 }
@@ -92,7 +101,11 @@ impl<H: Handler> Owner<'_, H> {
     /// Starts again from the database's offsets.
     pub(super) fn start_over(&mut self) -> Result<(), Error> {
         let assigned = self.client.assignment()?;
+        // Nothing more is read that would only be dropped.
+        self.client.unassign()?;
         self.hand_over(Next::Assign(assigned));
+        // As far as the group is concerned.
+        self.is_assigned = true;
         Ok(())
     }
 
@@ -125,7 +138,7 @@ impl<H: Handler> Owner<'_, H> {
         let is_due =
             |handover: &mut Handover| self.running.is_empty() || Instant::now() >= handover.until;
         let Some(Handover { next, .. }) = self.handover.take_if(is_due) else { return };
-        self.running = FuturesUnordered::new();
+        self.late.extend(std::mem::take(&mut self.running));
         for lane in &mut self.lanes {
             lane.is_busy = false;
         }
@@ -154,10 +167,7 @@ impl<H: Handler> Owner<'_, H> {
         tracing::info!(partitions = positions.len(), "consuming from the database's offsets");
         self.fetched.clone_from(&positions);
         self.applied = positions;
-        if let Err(error) = self.client.assign(&from) {
-            tracing::error!(%error, "a rebalance failed");
-            return Ok(());
-        }
+        self.client.assign(&from)?;
         self.is_assigned = true;
         Ok(())
     }

@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnection;
 use super::{Place, header};
 use crate::consumer::DeadLetter;
 use crate::raw_record::RawRecord;
-use crate::{CommitError, Error};
+use crate::{Error, database};
 
 /// Moves a consumer's offset over the record at `origin`, where it stands, and leaves a dead letter
 /// for it, as much of it as could be read; both or nothing. The consumer notices within seconds.
@@ -39,6 +39,6 @@ pub async fn step_over(
     }
     let letter = DeadLetter::of(raw, &format!("stepped over by an operator: {error}"));
     letter.insert(&mut transaction, origin).await?;
-    transaction.commit().await.map_err(CommitError::Unconfirmed)?;
+    database::commit(transaction).await?;
     Ok(())
 }

@@ -66,7 +66,7 @@ struct Seen {
     /// Messages that wait, and the age of the oldest in seconds.
     waiting: i64,
     oldest: f64,
-    /// Rows whose lease nobody holds.
+    /// Rows whose lease nobody holds, of the form that this version reads.
     orphans: i64,
     /// Of all processes that hold a lease, this one sends the dead letters.
     leads: bool,
@@ -94,7 +94,11 @@ impl Relay {
     /// Topics whose partitions are learnt at the start, so that the first message does not wait for it.
     #[must_use]
     pub fn learning(mut self, topics: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
-        self.topics = topics.into_iter().map(|topic| self.bus.full_name(topic.as_ref())).collect();
+        for topic in topics {
+            // A counter that is first seen at 1 has not risen, to whoever watches it.
+            self.bus.metrics.published.with_label_values(&[topic.as_ref()]);
+            self.topics.push(self.bus.full_name(topic.as_ref()));
+        }
         self
     }
 
@@ -120,6 +124,7 @@ impl Relay {
             backoff.wait().await;
             begun = Instant::now();
         }
+        publisher.give_up();
         Ok(())
     }
 
@@ -196,7 +201,8 @@ impl Relay {
              SELECT coalesce(sum(o.messages), 0) AS waiting, \
                     greatest(coalesce(extract(epoch FROM now() - min(o.at)), 0), 0)::float8 AS oldest, \
                     count(*) FILTER (WHERE o.id IS NOT NULL AND l.lease IS NULL \
-                                           AND o.lease IS DISTINCT FROM $1) AS orphans, \
+                                           AND o.lease IS DISTINCT FROM $1 \
+                                           AND substr(o.records, 1, 1) IN ('', '\\x01')) AS orphans, \
                     $1 <= ALL (SELECT lease FROM sagabus.outbox_lease WHERE ends_at > now()) AS leads \
              FROM sagabus.outbox o LEFT JOIN sagabus.outbox_lease l ON l.lease = o.lease AND l.ends_at > now()",
         )
@@ -221,7 +227,8 @@ impl Relay {
     async fn adopt(&self, connection: &mut Checkout, lease: &Arc<LeaseHeld>) -> Result<i64, Error> {
         let rows: Vec<Adopted> = sqlx::query_as(
             "UPDATE sagabus.outbox SET lease = $1 WHERE id = ANY(ARRAY( \
-                 SELECT id FROM sagabus.outbox o WHERE lease IS DISTINCT FROM $1 AND NOT EXISTS ( \
+                 SELECT id FROM sagabus.outbox o WHERE lease IS DISTINCT FROM $1 \
+                     AND substr(records, 1, 1) IN ('', '\\x01') AND NOT EXISTS ( \
                      SELECT FROM sagabus.outbox_lease l WHERE l.lease = o.lease AND l.ends_at > now()) \
                  ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)) \
              RETURNING id, at, messages, records, cache_ids, cache_versions",
