@@ -4,11 +4,13 @@
 
 #![expect(clippy::print_stdout, reason = "an example")]
 
-use std::error::Error;
+mod topic;
+
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{ClientConfig, Message as _};
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+use sagabus::rdkafka::error::KafkaError;
 use sagabus::{Bus, Message, Poison, Received, rdkafka};
 use sqlx::postgres::PgPoolOptions;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +45,7 @@ impl Message for Noted {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> anyhow::Result<()> {
     let pool = PgPoolOptions::new().connect(&std::env::var("DATABASE_URL")?).await?;
     sagabus::migrations().run(&pool).await?;
     sqlx::query("CREATE TABLE IF NOT EXISTS note (id bigint PRIMARY KEY)").execute(&pool).await?;
@@ -51,6 +53,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let mut kafka = ClientConfig::new();
     kafka.set("bootstrap.servers", std::env::var("KAFKA_BROKERS")?);
+    topic::make(&kafka, "sagabus-notes").await?;
     let bus = Bus::builder(pool, kafka.clone()).source("/notes").build()?;
     let stop = CancellationToken::new();
     let relay = tokio::spawn(bus.relay().run(stop.clone()));
@@ -67,15 +70,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
     stop.cancel();
     relay.await??;
 
-    let reader: BaseConsumer = kafka
-        .set("group.id", "notes")
-        .set("auto.offset.reset", "earliest")
-        .set("enable.partition.eof", "true")
-        .create()?;
-    reader.subscribe(&["sagabus-notes"])?;
-    while let Some(polled) = reader.poll(Duration::from_secs(10)) {
-        let Ok(message) = polled else { break };
-        println!("read {}", String::from_utf8_lossy(message.payload().unwrap_or_default()));
+    let reader: BaseConsumer =
+        kafka.set("group.id", "notes").set("enable.partition.eof", "true").create()?;
+    let mut all = TopicPartitionList::new();
+    all.add_partition_offset("sagabus-notes", 0, Offset::Beginning)?;
+    reader.assign(&all)?;
+    loop {
+        match reader.poll(Duration::from_secs(10)) {
+            Some(Ok(message)) => {
+                let note = message.payload().unwrap_or_default();
+                println!("read {}", String::from_utf8_lossy(note));
+            }
+            None | Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+            Some(Err(error)) => println!("{error}"),
+        }
     }
-    Ok(())
 }

@@ -2,9 +2,11 @@
 //! brings it to its account, once, whatever is delivered twice.
 //!
 //! `DATABASE_URL=postgres://… KAFKA_BROKERS=host:port cargo run -p sagabus --example transfer`
+
 #![expect(clippy::print_stdout, reason = "an example")]
 
-use std::error::Error;
+mod topic;
+
 use std::time::Duration;
 
 use sagabus::rdkafka::ClientConfig;
@@ -66,33 +68,32 @@ impl Handler for Credit {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> anyhow::Result<()> {
     let pool = PgPool::connect(&std::env::var("DATABASE_URL")?).await?;
     sagabus::migrations().run(&pool).await?;
     sqlx::raw_sql(include_str!("transfer.sql")).execute(&pool).await?;
     let mut kafka = ClientConfig::new();
     kafka.set("bootstrap.servers", std::env::var("KAFKA_BROKERS")?);
+    topic::make(&kafka, "sagabus-transfers").await?;
     let bus = Bus::builder(pool.clone(), kafka).source("/bank").build()?;
     let stop = CancellationToken::new();
     let relay = tokio::spawn(bus.relay().run(stop.clone()));
-    let consumer = bus.consumer("bank", ["sagabus-transfers"], Credit);
-    let consumer = tokio::spawn(consumer.run(stop.clone()));
-
+    let credit = bus.consumer("bank", ["sagabus-transfers"], Credit);
+    let credit = tokio::spawn(credit.run(stop.clone()));
     let mut transaction = bus.begin().await?;
     let take =
         "UPDATE account SET balance = balance - 30 WHERE id = 1 RETURNING nextval('transfer')";
     let transfer = sqlx::query_scalar(take).fetch_one(&mut *transaction).await?;
     transaction.publish(&Debited { transfer, to: 2, amount: 30 });
     transaction.commit().await?;
-
-    let balance = "SELECT array_agg(balance ORDER BY id) FROM account";
-    let mut balances = vec![0, 0];
+    let mut balances = vec![0_i64, 0];
     while balances[1] == 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        balances = sqlx::query_scalar::<_, Vec<i64>>(balance).fetch_one(&pool).await?;
+        let all = sqlx::query_scalar("SELECT array_agg(balance ORDER BY id) FROM account");
+        balances = all.fetch_one(&pool).await?;
     }
     println!("balances: {balances:?}");
     stop.cancel();
     relay.await??;
-    Ok(consumer.await??)
+    Ok(credit.await??)
 }

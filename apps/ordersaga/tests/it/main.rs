@@ -21,6 +21,7 @@ mod http;
 mod invariants;
 mod ipv6;
 mod kubernetes;
+mod library;
 mod load;
 mod migrations;
 mod observability;

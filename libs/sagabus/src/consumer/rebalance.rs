@@ -141,6 +141,7 @@ impl<H: Handler> Owner<'_, H> {
         self.late.extend(std::mem::take(&mut self.running));
         for lane in &mut self.lanes {
             lane.is_busy = false;
+            lane.retried = None;
         }
         match next {
             Next::Unassign => {
