@@ -332,7 +332,12 @@ impl Admin {
     async fn connect(target: &Target) -> Result<Self> {
         let settings = sagabus::client(&target.security.client(&target.brokers));
         let client = settings.create().context("cannot make a client of the broker")?;
-        tokio::task::spawn_blocking(move || sagabus::reach(&settings, REACH)).await??;
+        let is_anonymous = target.security.login.is_none();
+        let reach = tokio::task::spawn_blocking(move || sagabus::reach(&settings, REACH));
+        reach.await?.map_err(|error| {
+            let hint = if is_anonymous { ": no KAFKA_USER is set" } else { "" };
+            anyhow!("{error}{hint}")
+        })?;
         let client = Arc::new(client);
         let options =
             AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
