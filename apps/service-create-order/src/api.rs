@@ -9,8 +9,7 @@ use poem::http::HeaderMap;
 use poem_openapi::param::{Header, Query};
 use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi, Tags};
-use sagabus::Outbox;
-use sagabus::{GroupCommit, Rejected};
+use sagabus::{GroupCommit, Outbox, Rejected};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::Config;

@@ -91,7 +91,7 @@ pub(crate) struct Desk {
 /// Why commands were not committed.
 enum Unsettled {
     /// The database refuses one of them.
-    Refused(anyhow::Error),
+    Refused(Failure),
     /// What to answer to all that are left.
     All(Answer),
 }
@@ -172,7 +172,7 @@ impl Desk {
                 Ok(settled) => answers.extend(settled),
                 Err(Unsettled::Refused(error)) => {
                     if let Some(Pending { command, .. }) = halves.refused(pending) {
-                        let (request, error) = (command.request(), format!("{error:#}"));
+                        let (request, error) = (command.request(), error.to_string());
                         tracing::error!(request, error, "a command cannot be stored");
                         answers.push(Answer::Refused);
                     }
@@ -222,11 +222,9 @@ impl Desk {
                 postgres::close_idle(&self.pool);
             }
             match failure(error) {
-                Failure::Poison(error) => {
-                    return Err(Unsettled::Refused(anyhow::Error::from_boxed(error)));
-                }
-                failure @ Failure::Retry(_) => {
-                    let error = failure.to_string();
+                poison @ Failure::Poison(_) => return Err(Unsettled::Refused(poison)),
+                retry @ Failure::Retry(_) => {
+                    let error = retry.to_string();
                     tracing::warn!(commands = pending.len(), error, "a batch is tried again");
                 }
             }

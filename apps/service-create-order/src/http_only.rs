@@ -9,9 +9,8 @@ use ordersaga_runtime::health::Health;
 use ordersaga_runtime::http::{self, HttpService};
 use ordersaga_runtime::lifecycle::{Lifecycle, Stage};
 use ordersaga_runtime::service;
-use sagabus::Outbox;
-use sagabus::Pace;
 use sagabus::group_commit;
+use sagabus::{Outbox, Pace};
 
 use crate::config::Config;
 use crate::desk::{Answer, Command};

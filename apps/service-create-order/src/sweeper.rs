@@ -9,9 +9,7 @@ use ordersaga_runtime::clock;
 use ordersaga_runtime::event::failure;
 use ordersaga_saga::order::Input;
 use prometheus::IntGauge;
-use sagabus::Failure;
-use sagabus::Halves;
-use sagabus::{Batch, Checkout, Outbox, within};
+use sagabus::{Batch, Checkout, Failure, Halves, Outbox, within};
 use sqlx::{Connection, PgPool};
 use tokio_util::sync::CancellationToken;
 
@@ -100,9 +98,9 @@ impl Sweeper {
             match within(LIMIT, self.reset_together(&orders)).await {
                 Ok(()) => {}
                 Err(Failure::Retry(error)) => return Err(anyhow::Error::from_boxed(error)),
-                Err(Failure::Poison(error)) => {
+                Err(poison @ Failure::Poison(_)) => {
                     if let Some(order) = halves.refused(orders) {
-                        let error = format!("{:#}", anyhow::Error::from_boxed(error));
+                        let error = poison.to_string();
                         tracing::error!(%order, error, "an order cannot be reset");
                         refused += 1;
                     }

@@ -3,10 +3,9 @@
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{ItemId, Order, Reason, SellerId};
-use ordersaga_runtime::clock;
 use ordersaga_runtime::idempotency::{Claim, Keys};
-use ordersaga_runtime::postgres;
 use ordersaga_runtime::rows::Rows;
+use ordersaga_runtime::{clock, postgres};
 use ordersaga_saga::stock::{Ledger, Reservation, Stock};
 use sagabus::{Checkout, crash};
 use sqlx::migrate::Migrator;

@@ -61,8 +61,8 @@ impl Items {
         Ok(loaded.map(|(view, _)| view))
     }
 
-    /// Adds an item. Whether it was added is not known if the error is [unconfirmed](sagabus::CommitError::Unconfirmed) or
-    /// [`sagabus::NoAnswer`].
+    /// Adds an item. Whether it was added is not known if the error is
+    /// [unconfirmed](sagabus::CommitError::Unconfirmed) or [`sagabus::NoAnswer`].
     pub(crate) async fn add(&self, new: &NewItem) -> anyhow::Result<Added> {
         let add = || db::add_item(&self.pool, &self.keys, &self.rows, new);
         let added = within(ADD_LIMIT, postgres::repeat(&self.pool, add)).await?;

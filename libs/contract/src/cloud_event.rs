@@ -46,35 +46,9 @@ pub fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// Whether a text is a trace context that others understand: W3C Trace Context, section 3.2.2,
-/// version 00.
-pub fn is_traceparent(text: &str) -> bool {
-    let fields: Vec<_> = text.split('-').collect();
-    let lengths: Vec<_> = fields.iter().map(|field| field.len()).collect();
-    let is_hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
-    lengths == [2, 32, 16, 2]
-        && fields.iter().all(|field| field.bytes().all(is_hex))
-        && fields[0] == "00"
-        && fields[1..3].iter().all(|id| id.bytes().any(|c| c != b'0'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_trace_context_is_taken_only_in_its_standard_form() {
-        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        for other in [
-            "",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        ] {
-            assert!(!is_traceparent(other), "{other}");
-        }
-    }
 
     #[test]
     fn resets_of_one_order_by_two_initiators_are_two_events() {

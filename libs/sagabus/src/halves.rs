@@ -23,7 +23,7 @@ impl<T> Halves<T> {
     }
 
     /// Whether something is left to try.
-    pub(crate) fn is_split(&self) -> bool {
+    pub(crate) fn has_more(&self) -> bool {
         !self.left.is_empty()
     }
 

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::dead_letter::DeadLetter;
 use super::owner::{Event, Events};
 use super::queue::{Content, Item, Raw, Slot};
+use super::rebalance::number;
 use super::{Consumer, Handler, Place, Record};
 use crate::backoff::Backoff;
 use crate::database::{self, within};
@@ -76,7 +77,7 @@ impl<H: Handler> Run<'_, H> {
             match self.try_batch(Batch::new(items)).await {
                 Tried::Applied(moves) => {
                     done.applied.extend(moves);
-                    if halves.is_split() {
+                    if halves.has_more() {
                         let _ = self.events.send(Event::GoesOn { lane: self.lane });
                     }
                 }
@@ -101,8 +102,7 @@ impl<H: Handler> Run<'_, H> {
         let mut processing = trace::Processing::begin(traces, group, &mut batch.records);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         while !self.void.is_cancelled() {
-            let transact = async { self.transact(&batch).await };
-            match within(TRANSACTION_TIMEOUT, transact).await {
+            match within(TRANSACTION_TIMEOUT, self.transact(&batch)).await {
                 Ok(Some(applied)) => {
                     crash::point("consumer.after_commit");
                     handler.committed(applied, &batch.records);
@@ -146,8 +146,7 @@ impl<H: Handler> Run<'_, H> {
         for (slot, letter) in &batch.dead {
             let (origin, error) = (self.origin(slot), &letter.error);
             tracing::warn!(%origin, error, "a record goes to the dead letters");
-            let inserted = letter.insert(&mut transaction, &origin).await;
-            inserted.map_err(|error| Failure::Retry(error.into()))?;
+            letter.insert(&mut transaction, &origin).await.map_err(retry)?;
         }
         let mut messages = outbox::Batch::new((bus.clock)());
         let applied = match handler.apply(&mut transaction, &batch.records, &mut messages).await {
@@ -187,7 +186,7 @@ impl<H: Handler> Run<'_, H> {
     fn origin(&self, slot: &Slot) -> dead_letters::Place {
         dead_letters::Place {
             topic: self.consumer.name(slot.place).to_owned(),
-            partition: i32::try_from(slot.place.1).expect("it came as an i32"),
+            partition: number(slot.place),
             offset: slot.offset,
         }
     }
