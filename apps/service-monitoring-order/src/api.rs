@@ -1,4 +1,6 @@
-//! The HTTP API: an order's status.
+//! The HTTP API: an order's status, and [`lists`] of orders.
+
+pub(crate) mod lists;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,12 +28,13 @@ pub(crate) const ABOUT: About = About {
     title: "Monitoring",
     version: env!("CARGO_PKG_VERSION"),
     description: "Answers for the status of each order: a fold over every event heard of it, \
-                  whatever the order in which they arrived.",
+                  whatever the order in which they arrived. Lists orders, and counts what happened.",
     server: "http://127.0.0.1:8001",
     location: "",
     links: &[],
     variants: &[
         ("FactKind", &["ORDER_PLACED", "STOCK_RESERVED", "STOCK_RELEASED", "ORDER_CANCELLED"]),
+        ("OrderWait", &["FOR_ANSWER", "FOR_RELEASE", "FOR_PLACING"]),
         ("CancelInitiator", &["BY_CLIENT", "BY_STORE", "BY_DEADLINE"]),
     ],
 };
@@ -248,7 +251,7 @@ impl Api {
         waiting.add(self.read(order).await?);
         let mut pause = FIRST_LOOK;
         loop {
-            let status = waiting.known().and_then(|history| self.present(&history));
+            let status = waiting.known().and_then(|history| present(&self.shards, &history));
             let known = status
                 .as_ref()
                 .map(|status| (status.step.into(), is_older(status.update_date, self.grace)));
@@ -280,33 +283,36 @@ impl Api {
     async fn read(&self, order: OrderId) -> Result<Option<History>, Failure> {
         self.shards.history(order).await.map_err(Failure::unavailable)
     }
+}
 
-    fn present(&self, history: &History) -> Option<OrderStatus> {
-        let folded = fold(history.heard.iter().copied())?;
-        let order = &history.order;
-        Some(OrderStatus {
-            order_id: order.order_id.get(),
-            item_id: order.item_id.get(),
-            seller_id: order.seller_id.get(),
-            client_id: order.client_id.get(),
-            quantity: order.quantity.get(),
-            step: folded.step.into(),
-            is_reserved: folded.is_reserved,
-            is_cancelled: folded.is_cancelled,
-            reason: folded.cancellation.map(|end| end.reason.into()),
-            initiator: folded.cancellation.map(|end| end.initiator.into()),
-            created_at: folded.placed,
-            update_date: folded.updated,
-            shard: self.shards.name_of(order.order_id).to_owned(),
-            facts: folded.facts.into_iter().map(FactHeard::from).collect(),
-        })
-    }
+/// What is told of an order: the detail and every list have the same.
+fn present(shards: &Shards, history: &History) -> Option<OrderStatus> {
+    let folded = fold(history.heard.iter().copied())?;
+    let order = &history.order;
+    Some(OrderStatus {
+        order_id: order.order_id.get(),
+        item_id: order.item_id.get(),
+        seller_id: order.seller_id.get(),
+        client_id: order.client_id.get(),
+        quantity: order.quantity.get(),
+        step: folded.step.into(),
+        is_reserved: folded.is_reserved,
+        is_cancelled: folded.is_cancelled,
+        reason: folded.cancellation.map(|end| end.reason.into()),
+        initiator: folded.cancellation.map(|end| end.initiator.into()),
+        created_at: folded.placed,
+        update_date: folded.updated,
+        shard: shards.name_of(order.order_id).to_owned(),
+        facts: folded.facts.into_iter().map(FactHeard::from).collect(),
+    })
 }
 
 #[derive(Tags)]
 enum Tag {
     /// Where orders stand.
     Status,
+    /// Orders by what they have in common, and how many there are.
+    Orders,
 }
 
 #[OpenApi(tag = "Tag::Status")]

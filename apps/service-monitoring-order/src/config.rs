@@ -17,6 +17,10 @@ pub(crate) struct Config {
     /// Milliseconds a status request waits for an order nobody has heard of yet, before its 404.
     #[arg(long, env = "STATUS_GRACE_MS", default_value = "500", value_parser = config::milliseconds)]
     pub(crate) status_grace_ms: Duration,
+    /// Milliseconds the store may take to answer before an order counts as stuck. Half of the
+    /// deadline of orders, so that it shows before the deadline ends it.
+    #[arg(long, env = "STUCK_AFTER_MS", default_value = "30000", value_parser = config::milliseconds)]
+    pub(crate) stuck_after_ms: Duration,
 }
 
 /// Brings the coordinator and the nodes up to date, as their owners and for as long as it takes, and

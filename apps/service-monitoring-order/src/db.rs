@@ -1,6 +1,7 @@
 //! The SQL of service-monitoring-order: facts in, facts out, and where the partitions lie.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::{Range, RangeInclusive};
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -55,19 +56,28 @@ pub(crate) async fn partitions(connection: &mut PgConnection) -> anyhow::Result<
     .context("reading where the partitions lie")
 }
 
-/// Adds facts. What is known already stays as it is.
+/// Adds facts and counts them, in one statement. A fact that is known already stays as it is, and is
+/// counted all the same.
 pub(crate) async fn insert_facts(
     connection: &mut PgConnection,
     events: &[&Event],
+    counter: i16,
+    counts: &BTreeMap<(DateTime<Utc>, Fact), Count>,
 ) -> anyhow::Result<()> {
-    if events.is_empty() {
-        return Ok(());
-    }
     let column =
         |value: fn(&Order) -> i64| events.iter().map(|e| value(&e.order)).collect::<Vec<_>>();
     let reason = |event: &&Event| event.kind.cancellation().map(|end| end.reason.code());
     sqlx::query(
-        "INSERT INTO order_event (order_id, fact, item_id, seller_id, client_id, quantity, reason, at) \
+        "WITH counted AS ( \
+             INSERT INTO minute_count AS c (minute, fact, counter, records, first_order, last_order) \
+             SELECT minute, fact, $14, records, first, last \
+             FROM unnest($9::timestamptz[], $10::smallint[], $11::bigint[], $12::bigint[], \
+                         $13::bigint[]) u (minute, fact, records, first, last) \
+             ON CONFLICT (minute, fact, counter) DO UPDATE SET \
+                 records = c.records + excluded.records, \
+                 first_order = least(c.first_order, excluded.first_order), \
+                 last_order = greatest(c.last_order, excluded.last_order)) \
+         INSERT INTO order_event (order_id, fact, item_id, seller_id, client_id, quantity, reason, at) \
          SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], \
                               $5::bigint[], $6::int[], $7::smallint[], $8::timestamptz[]) \
          ON CONFLICT DO NOTHING",
@@ -80,6 +90,12 @@ pub(crate) async fn insert_facts(
     .bind(events.iter().map(|e| i32::try_from(e.order.quantity.get())).collect::<Result<Vec<_>, _>>()?)
     .bind(events.iter().map(reason).collect::<Vec<_>>())
     .bind(events.iter().map(|e| e.time).collect::<Vec<_>>())
+    .bind(counts.keys().map(|(minute, _)| *minute).collect::<Vec<_>>())
+    .bind(counts.keys().map(|(_, fact)| fact.code()).collect::<Vec<_>>())
+    .bind(counts.values().map(|count| count.records).collect::<Vec<_>>())
+    .bind(counts.values().map(|count| count.first.get()).collect::<Vec<_>>())
+    .bind(counts.values().map(|count| count.last.get()).collect::<Vec<_>>())
+    .bind(counter)
     .execute(connection)
     .await
     .context("adding facts")?;
@@ -138,18 +154,146 @@ pub(crate) async fn histories(
     connection.keep();
     let mut histories: HashMap<OrderId, History> = HashMap::new();
     for row in rows {
-        let order = Order {
-            order_id: row.order_id.try_into()?,
-            item_id: row.item_id.try_into()?,
-            seller_id: row.seller_id.try_into()?,
-            client_id: row.client_id.try_into()?,
-            quantity: i64::from(row.quantity).try_into()?,
-        };
-        let fact = Fact::from_code(row.fact).context("an unknown fact")?;
-        let time = time::within_years(row.at);
-        let heard = Heard { fact, time, reason: row.reason.and_then(Reason::from_code) };
+        let (order, heard) = row.read()?;
         let history = histories.entry(order.order_id);
         history.or_insert_with(|| History { order, heard: Vec::new() }).heard.push(heard);
     }
     Ok(histories)
+}
+
+/// Orders of a node, newest first.
+pub(crate) struct Newest {
+    pub(crate) histories: Vec<History>,
+    /// There are no older ones.
+    pub(crate) is_all: bool,
+}
+
+/// Reads the newest orders of a node, of those within `orders`, from its `tables`: as many as have
+/// `rows` facts. Their ids are their order, so it is a merge of the tables' primary keys.
+pub(crate) async fn newest(
+    pool: &PgPool,
+    tables: &[String],
+    orders: RangeInclusive<i64>,
+    rows: usize,
+) -> anyhow::Result<Newest> {
+    let tables: Vec<_> = tables.iter().map(|table| format!("SELECT * FROM {table}")).collect();
+    let mut connection = Checkout::take(pool).await?;
+    // The limit is written out: of a parameter the planner would think that it is large.
+    let found: Vec<FactRow> = sqlx::query_as(AssertSqlSafe(format!(
+        "SELECT order_id, fact, item_id, seller_id, client_id, quantity, reason, at FROM ({}) e \
+         WHERE order_id BETWEEN $1 AND $2 ORDER BY order_id DESC, fact DESC LIMIT {rows}",
+        tables.join(" UNION ALL ")
+    )))
+    .bind(orders.start())
+    .bind(orders.end())
+    .fetch_all(&mut *connection)
+    .await
+    .context("reading the newest orders")?;
+    connection.keep();
+    let is_all = found.len() < rows;
+    let mut histories: Vec<History> = Vec::new();
+    for row in found {
+        let (order, heard) = row.read()?;
+        match histories.last_mut() {
+            Some(last) if last.order.order_id == order.order_id => last.heard.push(heard),
+            _ => histories.push(History { order, heard: vec![heard] }),
+        }
+    }
+    if !is_all {
+        // Some of its facts may be missing.
+        histories.pop();
+    }
+    Ok(Newest { histories, is_all })
+}
+
+/// Records of a minute about one fact, and the orders they are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Count {
+    pub(crate) records: i64,
+    pub(crate) first: OrderId,
+    pub(crate) last: OrderId,
+}
+
+/// How many records of each fact there were in the newest `minutes` minutes within a time, newest
+/// first; minutes without any are left out.
+pub(crate) async fn counts(
+    pool: &PgPool,
+    time: Range<DateTime<Utc>>,
+    minutes: usize,
+) -> anyhow::Result<Vec<(DateTime<Utc>, BTreeMap<Fact, i64>)>> {
+    let mut connection = Checkout::take(pool).await?;
+    // No minute has more rows than there are facts.
+    let rows = i64::try_from(minutes * Fact::ALL.len())?;
+    let found: Vec<(DateTime<Utc>, i16, i64)> = sqlx::query_as(
+        "SELECT minute, fact, sum(records)::bigint FROM minute_count \
+         WHERE minute >= $1 AND minute < $2 \
+         GROUP BY minute, fact ORDER BY minute DESC, fact DESC LIMIT $3",
+    )
+    .bind(time.start)
+    .bind(time.end)
+    .bind(rows)
+    .fetch_all(&mut *connection)
+    .await
+    .context("reading counts")?;
+    connection.keep();
+    let mut counts: Vec<(DateTime<Utc>, BTreeMap<Fact, i64>)> = Vec::new();
+    for (minute, fact, records) in found {
+        let fact = Fact::from_code(fact).context("an unknown fact")?;
+        match counts.last_mut() {
+            Some((last, facts)) if *last == minute => _ = facts.insert(fact, records),
+            _ => counts.push((minute, BTreeMap::from([(fact, records)]))),
+        }
+    }
+    counts.truncate(minutes);
+    Ok(counts)
+}
+
+/// The lowest and the highest id of the orders placed within a time, as far as the counts say; their
+/// ids may be looked for within it. Counts that are forgotten, or did not yet begin, say nothing.
+pub(crate) async fn placed_within(
+    pool: &PgPool,
+    from: Option<DateTime<Utc>>,
+    to: Option<DateTime<Utc>>,
+) -> anyhow::Result<(Option<i64>, Option<i64>)> {
+    let mut connection = Checkout::take(pool).await?;
+    let ids = sqlx::query_as(
+        "SELECT CASE WHEN bool_or(minute < date_trunc('minute', $1::timestamptz)) \
+                     THEN min(first_order) FILTER (WHERE minute >= date_trunc('minute', $1)) END, \
+                max(last_order) FILTER (WHERE minute <= $2::timestamptz) \
+         FROM minute_count WHERE fact = 1",
+    )
+    .bind(from)
+    .bind(to)
+    .fetch_one(&mut *connection)
+    .await
+    .context("reading which orders a time has")?;
+    connection.keep();
+    Ok(ids)
+}
+
+/// Forgets the counts of minutes before a time.
+pub(crate) async fn forget_counts(pool: &PgPool, before: DateTime<Utc>) -> anyhow::Result<()> {
+    let mut connection = Checkout::take(pool).await?;
+    sqlx::query("DELETE FROM minute_count WHERE minute < $1")
+        .bind(before)
+        .execute(&mut *connection)
+        .await
+        .context("forgetting counts")?;
+    connection.keep();
+    Ok(())
+}
+
+impl FactRow {
+    fn read(self) -> anyhow::Result<(Order, Heard)> {
+        let order = Order {
+            order_id: self.order_id.try_into()?,
+            item_id: self.item_id.try_into()?,
+            seller_id: self.seller_id.try_into()?,
+            client_id: self.client_id.try_into()?,
+            quantity: i64::from(self.quantity).try_into()?,
+        };
+        let fact = Fact::from_code(self.fact).context("an unknown fact")?;
+        let time = time::within_years(self.at);
+        Ok((order, Heard { fact, time, reason: self.reason.and_then(Reason::from_code) }))
+    }
 }

@@ -6,7 +6,12 @@ mod config;
 mod coordinator;
 mod db;
 mod follower;
+mod in_flight;
+mod lists;
+mod page;
+mod progress;
 mod shards;
+mod stuck;
 mod waiters;
 
 use std::process::ExitCode;
@@ -19,14 +24,20 @@ use ordersaga_runtime::postgres;
 use ordersaga_runtime::service::{self, Service};
 use tokio::task::JoinSet;
 
+use crate::api::lists::ListApi;
 use crate::config::{Config, Migration, Node};
+use crate::follower::Follower;
+use crate::in_flight::InFlight;
+use crate::lists::Lists;
+use crate::progress::Progress;
 use crate::shards::Shards;
+use crate::stuck::Stuck;
 use crate::waiters::Waiters;
 
 const NAME: &str = "service-monitoring-order";
 
 fn main() -> anyhow::Result<ExitCode> {
-    if http::print_spec::<api::Api>(&api::ABOUT) {
+    if http::print_spec::<(api::Api, ListApi)>(&api::ABOUT) {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(migration) = Migration::from_environment() {
@@ -58,9 +69,14 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let connections = config.service.postgres.connections;
     let shards = Shards::new(&nodes, &service.health, service.pool.clone(), connections)?;
     let (shards, waiters) = (Arc::new(shards), Arc::new(Waiters::default()));
+    let (progress, in_flight) = (Arc::new(Progress::default()), Arc::new(InFlight::default()));
 
     let stop = service.stop(Stage::Intake);
-    let api = api::Api::new(shards.clone(), waiters.clone(), config.status_grace_ms, stop);
+    let status = api::Api::new(shards.clone(), waiters.clone(), config.status_grace_ms, stop);
+    let lists = Lists::new(shards.clone(), service.pool.clone(), progress.clone());
+    let (lists, patience) = (Arc::new(lists), config.stuck_after_ms);
+    let stuck = Arc::new(Stuck::new(lists.clone(), progress.clone(), in_flight.clone(), patience));
+    let api = (status, ListApi::new(lists, stuck.clone()));
     let api = HttpService::new(api::ABOUT, api, service.health.clone(), http)
         .long_poll("/api/v1/status", api::LONGEST_WAIT + http.timeout);
     service.serve(api).await?;
@@ -74,7 +90,14 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     service.spawn(Stage::Intake, "coordinator", |stop| async move {
         located.keep_coordinator(database, stop).await
     });
-    service.consume(&Topic::EVENTS, follower::Follower::new(shards, waiters));
+    service.consume(&Topic::EVENTS, Follower::new(shards, waiters, progress, in_flight));
+    service.spawn_when_ready(
+        Stage::Intake,
+        "in-flight",
+        |stop| async move { stuck.keep(stop).await },
+    );
+    let counts = service.pool.clone();
+    service.spawn_when_ready(Stage::Intake, "counts", |stop| follower::forget_counts(counts, stop));
     // Monitoring says nothing of its own, but it too has dead letters to send.
     service.relay(None);
     Ok(service.run().await)

@@ -55,6 +55,14 @@ struct Read {
 /// What was found of it. An error is that of all reads that were done together.
 type Found = Result<Option<History>, Arc<anyhow::Error>>;
 
+/// A node, and the tables of the partitions it owns.
+pub(crate) struct Source {
+    pub(crate) name: &'static str,
+    pub(crate) pool: PgPool,
+    pub(crate) tables: Vec<String>,
+    pub(crate) is_readable: bool,
+}
+
 #[derive(Clone, PartialEq, Eq)]
 struct Owner {
     /// Index into the nodes.
@@ -153,6 +161,24 @@ impl Shards {
         };
         batches.run(Pace::following(), stop, |reads| shard.read(reads)).await;
         Ok(())
+    }
+
+    /// Each node with its partitions, for what is asked of all of them.
+    pub(crate) fn sources(&self) -> anyhow::Result<Vec<Source>> {
+        let owners = self.owners.read();
+        anyhow::ensure!(owners.iter().all(Option::is_some), "the partitions are not known yet");
+        let sources = self.nodes.iter().enumerate().map(|(index, shard)| Source {
+            name: shard.name,
+            pool: shard.pool.clone(),
+            tables: owners
+                .iter()
+                .flatten()
+                .filter(|owner| owner.node == index)
+                .map(|owner| owner.table.clone())
+                .collect(),
+            is_readable: shard.dependency.is_readable(),
+        });
+        Ok(sources.filter(|source| !source.tables.is_empty()).collect())
     }
 
     /// The name of the node an order lies on.

@@ -17,6 +17,9 @@ pub(crate) const CREATE: &str = "/api/v1/orders/create";
 pub(crate) const CREATE_MANY: &str = "/api/v1/orders/create-many";
 pub(crate) const CANCEL: &str = "/api/v1/orders/cancel";
 pub(crate) const STATUS: &str = "/api/v1/status";
+pub(crate) const ORDERS: &str = "/api/v1/orders";
+pub(crate) const STUCK: &str = "/api/v1/orders/stuck";
+pub(crate) const STATS: &str = "/api/v1/stats";
 pub(crate) const FIND: &str = "/api/v1/items/find";
 pub(crate) const ADD: &str = "/api/v1/items/add";
 

@@ -11,7 +11,9 @@ use ordersaga_devstack::{Cluster, Service, binary, free_port};
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, Plan, WITHIN, block_on, saga, until};
-use crate::client::{ADD, Answer, CANCEL, CREATE, CREATE_MANY, FIND, STATUS, order_for};
+use crate::client::{
+    ADD, Answer, CANCEL, CREATE, CREATE_MANY, FIND, ORDERS, STATS, STATUS, STUCK, order_for,
+};
 use crate::invariants;
 
 #[test]
@@ -39,7 +41,7 @@ fn the_specification_is_one_and_the_same_everywhere() -> Result<()> {
                 spec["paths"].as_object().into_iter().flat_map(|paths| paths.keys()).collect();
             let expected: &[&str] = match service {
                 Service::CreateOrder => &[CANCEL, CREATE, CREATE_MANY],
-                Service::Monitoring => &[STATUS],
+                Service::Monitoring => &[ORDERS, STUCK, STATS, STATUS],
                 Service::Store => &[ADD, FIND],
             };
             ensure!(paths.iter().copied().eq(expected), "{service}: {paths:?}");

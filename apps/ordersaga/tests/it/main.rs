@@ -22,6 +22,7 @@ mod invariants;
 mod ipv6;
 mod kubernetes;
 mod library;
+mod lists;
 mod load;
 mod migrations;
 mod observability;

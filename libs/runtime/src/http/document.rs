@@ -281,6 +281,12 @@ fn refine_schema(schema: &mut Object) {
         }
         if let Some(example) = example.get(name) {
             field.insert("example".to_owned(), example.clone());
+            if let Some(items) = field.get_mut("items").and_then(Value::as_object_mut)
+                && let Some(first) = example.get(0)
+                && !items.contains_key("$ref")
+            {
+                items.insert("example".to_owned(), first.clone());
+            }
         }
     }
 }

@@ -88,6 +88,10 @@ pub trait Handler: Send + Sync + 'static {
 
     /// The transaction has committed.
     fn committed(&self, _applied: Self::Applied, _records: &[Record<Self::Message>]) {}
+
+    /// Once a second, of each partition that is here: how many of its records are yet to be
+    /// applied, if that is known.
+    fn observed(&self, _topic: &str, _partition: u32, _lag: Option<i64>) {}
 }
 
 /// A member of a consumer group that applies records: see [`Bus::consumer`](crate::Bus::consumer).

@@ -63,9 +63,11 @@ impl<H: Handler> Owner<'_, H> {
         for (place, (position, seen)) in &positions {
             let labels = [self.consumer.name(*place), &place.1.to_string()];
             metrics.next_offset.with_label_values(&labels).set(position.applied);
-            if let Some(lag) = progress::lag(*position, *seen) {
+            let lag = progress::lag(*position, *seen);
+            if let Some(lag) = lag {
                 metrics.lag.with_label_values(&labels).set(lag);
             }
+            self.consumer.handler.observed(labels[0], place.1, lag);
         }
         self.judge(broker_is_up, &positions).await;
         self.report(broker_is_up);
