@@ -230,7 +230,7 @@ async fn nothing_written(bed: &Bed) -> Result<()> {
 fn unknown_paths_and_methods_are_refused() -> Result<()> {
     saga(async |bed| {
         for service in Service::ALL {
-            for path in ["/nowhere", "/api/v1", "/api/v1/orders", "/docs/nothing.js", "//"] {
+            for path in ["/nowhere", "/api/v1", "/api/v1/order", "/docs/nothing.js", "//"] {
                 bed.get(service, path).await?.is_problem(404, "not-found", None).context(path)?;
             }
         }

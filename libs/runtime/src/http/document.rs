@@ -142,6 +142,7 @@ fn refine(document: &mut Value, about: &About) {
         write_whole_numbers(object);
         leave_out_defaults(object);
         show_parameter(object);
+        end_times_in_z(object);
     });
     close_requests(document);
     name_kinds_of_problems(document);
@@ -207,6 +208,17 @@ fn show_parameter(object: &mut Object) {
             object.insert("schema".to_owned(), reference);
         }
         object.insert("example".to_owned(), example);
+    }
+}
+
+/// As answers have them; and the plus sign of `+00:00` in a URL would be read as a blank.
+fn end_times_in_z(object: &mut Object) {
+    for value in object.values_mut() {
+        if let Value::String(text) = value
+            && let Some(time) = text.strip_suffix("+00:00")
+        {
+            *text = format!("{time}Z");
+        }
     }
 }
 
