@@ -124,22 +124,13 @@ pub(crate) async fn forget_counts(pool: PgPool, stop: CancellationToken) -> anyh
 
 #[cfg(test)]
 mod tests {
-    use ordersaga_contract::{EventKind, Order};
+    use ordersaga_contract::EventKind;
 
     use super::*;
+    use crate::examples::event;
 
     #[test]
     fn events_are_counted_by_minute_and_fact_with_the_orders_they_are_about() {
-        let event = |order: i64, kind, seconds| {
-            let order = Order {
-                order_id: order.try_into().unwrap(),
-                item_id: 1.try_into().unwrap(),
-                seller_id: 1.try_into().unwrap(),
-                client_id: 1.try_into().unwrap(),
-                quantity: 1.try_into().unwrap(),
-            };
-            Event { order, kind, time: DateTime::from_timestamp(seconds, 0).unwrap() }
-        };
         let events = [
             event(8, EventKind::OrderPlaced, 119),
             event(5, EventKind::OrderPlaced, 60),

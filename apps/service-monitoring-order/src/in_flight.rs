@@ -208,10 +208,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn at(seconds: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp(seconds, 0).unwrap()
-    }
+    use crate::examples::at;
 
     fn heard(facts: &[(Fact, i64)]) -> Vec<Heard> {
         facts

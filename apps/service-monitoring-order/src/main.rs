@@ -5,6 +5,8 @@ mod api;
 mod config;
 mod coordinator;
 mod db;
+#[cfg(test)]
+mod examples;
 mod follower;
 mod in_flight;
 mod lists;

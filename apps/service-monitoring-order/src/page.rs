@@ -77,23 +77,17 @@ pub(crate) fn merge(parts: Vec<Part>, limit: usize) -> Page {
 
 #[cfg(test)]
 mod tests {
-    use ordersaga_contract::{Fact, Order};
+    use ordersaga_contract::Fact;
     use ordersaga_saga::status::Heard;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::examples::{at, order};
 
-    fn history(order: i64, client: i64, facts: &[Fact]) -> History {
-        let order = Order {
-            order_id: order.try_into().unwrap(),
-            item_id: 1.try_into().unwrap(),
-            seller_id: 1.try_into().unwrap(),
-            client_id: client.try_into().unwrap(),
-            quantity: 1.try_into().unwrap(),
-        };
-        let time = DateTime::from_timestamp(order.order_id.get(), 0).unwrap();
+    fn history(number: i64, client: i64, facts: &[Fact]) -> History {
+        let time = at(number);
         let heard = facts.iter().map(|fact| Heard { fact: *fact, time, reason: None }).collect();
-        History { order, heard }
+        History { order: order(number, client), heard }
     }
 
     /// What a node that holds these orders, newest first, finds behind `after`, if it looks at
@@ -146,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_filter_judges_by_the_fold_and_by_the_time_of_placing() {
-        let at = |seconds| DateTime::from_timestamp(seconds, 0);
+        let time = |seconds| Some(at(seconds));
         let shipped = history(50, 7, &[Fact::Placed, Fact::Reserved]);
         let unplaced = history(50, 7, &[Fact::Reserved]);
         let filter = Filter::default();
@@ -154,13 +148,13 @@ mod tests {
         for (filter, admits) in [
             (Filter { step: Some(Step::Shipping), ..filter }, true),
             (Filter { step: Some(Step::UnderReservation), ..filter }, false),
-            (Filter { from: at(50), ..filter }, true),
-            (Filter { from: at(51), ..filter }, false),
-            (Filter { to: at(51), ..filter }, true),
-            (Filter { to: at(50), ..filter }, false),
+            (Filter { from: time(50), ..filter }, true),
+            (Filter { from: time(51), ..filter }, false),
+            (Filter { to: time(51), ..filter }, true),
+            (Filter { to: time(50), ..filter }, false),
         ] {
             assert_eq!(filter.admits(&shipped), admits, "{filter:?}");
         }
-        assert!(!Filter { from: at(1), ..filter }.admits(&unplaced));
+        assert!(!Filter { from: time(1), ..filter }.admits(&unplaced));
     }
 }

@@ -88,23 +88,13 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use ordersaga_contract::{EventKind, Order, OrderId};
+    use ordersaga_contract::{EventKind, OrderId};
 
     use super::*;
-
-    fn at(seconds: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp(seconds, 0).unwrap()
-    }
+    use crate::examples::{at, event};
 
     fn placed(order: i64, seconds: i64) -> Event {
-        let order = Order {
-            order_id: order.try_into().unwrap(),
-            item_id: 1.try_into().unwrap(),
-            seller_id: 1.try_into().unwrap(),
-            client_id: 1.try_into().unwrap(),
-            quantity: 1.try_into().unwrap(),
-        };
-        Event { order, kind: EventKind::OrderPlaced, time: at(seconds) }
+        event(order, EventKind::OrderPlaced, seconds)
     }
 
     #[test]

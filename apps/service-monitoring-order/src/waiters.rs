@@ -121,21 +121,10 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Waker};
 
-    use chrono::DateTime;
-    use ordersaga_contract::{EventKind, Order};
+    use ordersaga_contract::EventKind;
 
     use super::*;
-
-    fn event(order: i64, kind: EventKind) -> Event {
-        let order = Order {
-            order_id: order.try_into().unwrap(),
-            item_id: 1.try_into().unwrap(),
-            seller_id: 1.try_into().unwrap(),
-            client_id: 1.try_into().unwrap(),
-            quantity: 1.try_into().unwrap(),
-        };
-        Event { order, kind, time: DateTime::UNIX_EPOCH }
-    }
+    use crate::examples::event;
 
     fn is_told(waiting: &Waiting<'_>) -> bool {
         let mut context = Context::from_waker(Waker::noop());
@@ -161,9 +150,9 @@ mod tests {
         let waiting = waiters.listen(order, Step::Shipping, false);
         let curious = waiters.listen(order, Step::Shipping, true);
         let (placed, reserved) =
-            (event(7, EventKind::OrderPlaced), event(7, EventKind::ItemReserved));
-        waiters.tell([&event(8, EventKind::ItemReserved)].into_iter());
-        assert!(!waiters.wait_for(&event(8, EventKind::ItemReserved)));
+            (event(7, EventKind::OrderPlaced, 0), event(7, EventKind::ItemReserved, 0));
+        waiters.tell([&event(8, EventKind::ItemReserved, 0)].into_iter());
+        assert!(!waiters.wait_for(&event(8, EventKind::ItemReserved, 0)));
         assert!(!is_told(&waiting) && !is_told(&curious));
         waiters.tell([&placed].into_iter());
         assert!(!is_told(&waiting) && is_told(&curious));
