@@ -192,6 +192,16 @@ impl Attack {
         while clients.join_next().await.is_some() {}
     }
 
+    /// Whether it reached a service: one of the answers it may have came or, where any may, its
+    /// first client came to something.
+    pub(crate) fn has_begun(&self, met: &Met) -> bool {
+        let met = met.all();
+        if self.statuses.is_empty() {
+            return !met.is_empty();
+        }
+        met.keys().any(|what| self.statuses.contains(&what.as_str()))
+    }
+
     /// Of what it met the answers that must not be.
     pub(crate) fn forbidden(&self, met: &Met) -> Vec<String> {
         let is_status = |what: &str| what.len() == 3 && what.parse::<u16>().is_ok();

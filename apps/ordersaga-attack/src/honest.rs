@@ -9,6 +9,7 @@ use ordersaga_devstack::Service;
 use parking_lot::Mutex;
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -66,16 +67,15 @@ impl Customers {
         }))
     }
 
-    /// Places orders for so long, and waits until all customers are served.
-    pub(crate) async fn shop(self: &Arc<Self>, time: Duration) -> Tally {
-        let end = Instant::now() + time;
+    /// Places orders until the attack is over, and waits until all customers are served.
+    pub(crate) async fn shop(self: &Arc<Self>, mut is_over: oneshot::Receiver<()>) -> Tally {
         let mut clock = tokio::time::interval(EVERY);
         let mut customers = JoinSet::new();
         for item in self.items.iter().cycle() {
-            if clock.tick().await >= end {
-                break;
-            }
-            customers.spawn(self.clone().visit(*item));
+            tokio::select! {
+                _ = &mut is_over => break,
+                _ = clock.tick() => customers.spawn(self.clone().visit(*item)),
+            };
         }
         while customers.join_next().await.is_some() {}
         self.tally.lock().clone()

@@ -7,9 +7,11 @@ use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use ordersaga_devstack::ServiceProcess;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::oneshot;
 
 use crate::attack::{self, Attack, Met, Target};
 use crate::honest::{Customers, Tally};
@@ -21,6 +23,9 @@ use crate::{Arguments, table};
 const ALL: &str = "all";
 /// Files that this process keeps for itself: for honest clients, above all.
 const RESERVE: usize = 1_000;
+/// How long a slow machine may take, beyond the time of an attack, to begin each of its kinds.
+const BEGIN_WITHIN: Duration = Duration::from_mins(1);
+const LOOK: Duration = Duration::from_millis(100);
 /// The most connections that attackers have: what they take of this machine's memory is bounded.
 const MOST: usize = 60_000;
 
@@ -109,8 +114,9 @@ impl Phase {
         let watches: Vec<_> = system.services.values().map(Watch::begin).collect::<Result<_>>()?;
         let newest_order = Arc::new(AtomicI64::new(0));
         let customers = Customers::new(system, newest_order.clone())?;
-        let attack = self.attack(system, newest_order, time, files);
-        let (honest, attacked) = tokio::join!(customers.shop(time), attack);
+        let (over, is_over) = oneshot::channel();
+        let attack = self.attack(system, newest_order, time, files).inspect(|_| drop(over));
+        let (honest, attacked) = tokio::join!(customers.shop(is_over), attack);
         drop(customers);
         let mets = attacked?;
         let mut violations = Vec::new();
@@ -122,6 +128,9 @@ impl Phase {
             .extend(honest.wrong.iter().map(|(what, count)| format!("{what}: {count} times")));
         let mut met = BTreeMap::<String, u64>::new();
         for (attack, own) in self.attacks.iter().zip(&mets) {
+            if !attack.has_begun(own) {
+                violations.push(format!("{} reached no service", attack.name));
+            }
             violations.extend(attack.forbidden(own));
             for (what, count) in own.all() {
                 *met.entry(what).or_default() += count;
@@ -130,7 +139,7 @@ impl Phase {
         Ok(Outcome { name: self.name, peaks, honest, met, violations })
     }
 
-    /// Attacks for so long; what each attack met.
+    /// Attacks for so long and until each kind of attack has begun; what each met.
     async fn attack(
         &self,
         system: &System,
@@ -147,7 +156,21 @@ impl Phase {
         let attacks = self.attacks.iter().zip(&mets);
         let attacks = join_all(attacks.map(|(attack, met)| attack.run(&target, percent, met)));
         // They never end by themselves. When they are dropped, so are their connections.
-        let _ = tokio::time::timeout(time, attacks).await;
+        tokio::select! {
+            _ = attacks => {}
+            () = self.enough(&mets, time) => {}
+        }
         Ok(mets)
+    }
+
+    async fn enough(&self, mets: &[Met], time: Duration) {
+        let attacks = self.attacks.iter().zip(mets);
+        let all_begun = async {
+            while !attacks.clone().all(|(attack, met)| attack.has_begun(met)) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::sleep(time).await;
+        let _ = tokio::time::timeout(BEGIN_WITHIN, all_begun).await;
     }
 }
