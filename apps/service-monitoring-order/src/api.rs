@@ -2,6 +2,7 @@
 
 pub(crate) mod lists;
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::History;
+use crate::progress::Progress;
 use crate::shards::Shards;
 use crate::waiters::Waiters;
 
@@ -51,6 +53,7 @@ const LONGEST_LOOK: Duration = Duration::from_secs(2);
 pub(crate) struct Api {
     shards: Arc<Shards>,
     waiters: Arc<Waiters>,
+    progress: Arc<Progress>,
     grace: Duration,
     stop: CancellationToken,
 }
@@ -231,10 +234,11 @@ impl Api {
     pub(crate) fn new(
         shards: Arc<Shards>,
         waiters: Arc<Waiters>,
+        progress: Arc<Progress>,
         grace: Duration,
         stop: CancellationToken,
     ) -> Self {
-        Self { shards, waiters, grace, stop }
+        Self { shards, waiters, progress, grace, stop }
     }
 
     /// The status, as soon as nothing more is waited for; `None` for an unknown order.
@@ -248,32 +252,44 @@ impl Api {
         // Listening starts before reading, so that no news falls between.
         let wants_first = patience.time.is_none_or(|time| time < self.grace);
         let waiting = self.waiters.listen(order, patience.wanted(), wants_first);
-        waiting.add(self.read(order).await?);
+        // Of an order on its way there is nothing to read yet; when the news of it comes, all that a
+        // batch brought news of is read together. Nothing is answered before it was read.
+        let (mut is_due, mut was_read) = (!self.progress.expects(order), false);
         let mut pause = FIRST_LOOK;
         loop {
+            if mem::take(&mut is_due) {
+                match self.read(order).await {
+                    Ok(read) => waiting.add(read),
+                    // What was read at first, and heard since, is an answer.
+                    Err(_) if was_read && waiting.known().is_some() => {}
+                    Err(failure) => return Err(failure),
+                }
+                was_read = true;
+            }
             let status = waiting.known().and_then(|history| present(&self.shards, &history));
             let known = status
                 .as_ref()
                 .map(|status| (status.step.into(), is_older(status.update_date, self.grace)));
             let until = start + patience.limit(known, self.grace);
             let now = Instant::now();
-            if now >= until || self.stop.is_cancelled() {
-                return Ok(status);
-            }
-            if let Err(failure) = place.wait() {
+            let is_over = now >= until || self.stop.is_cancelled();
+            let refusal = if is_over { None } else { place.wait().err() };
+            if is_over || refusal.is_some() {
+                if !was_read {
+                    is_due = true;
+                    continue;
+                }
                 // What is known is told now. Of an order not heard of there is nothing to tell yet.
-                return status.map_or(Err(failure), |status| Ok(Some(status)));
+                return match (status, refusal) {
+                    (None, Some(failure)) => Err(failure),
+                    (status, _) => Ok(status),
+                };
             }
             tokio::select! {
                 () = waiting.news() => {}
                 () = tokio::time::sleep_until(until.min(now + pause)) => {
                     pause = LONGEST_LOOK.min(2 * pause);
-                    match self.read(order).await {
-                        Ok(read) => waiting.add(read),
-                        // What was read at first, and heard since, is an answer.
-                        Err(_) if waiting.known().is_some() => {}
-                        Err(failure) => return Err(failure),
-                    }
+                    is_due = true;
                 }
                 () = self.stop.cancelled() => {}
             }

@@ -74,7 +74,8 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let (progress, in_flight) = (Arc::new(Progress::default()), Arc::new(InFlight::default()));
 
     let stop = service.stop(Stage::Intake);
-    let status = api::Api::new(shards.clone(), waiters.clone(), config.status_grace_ms, stop);
+    let (told, expected) = (waiters.clone(), progress.clone());
+    let status = api::Api::new(shards.clone(), told, expected, config.status_grace_ms, stop);
     let lists = Lists::new(shards.clone(), service.pool.clone(), progress.clone());
     let (lists, patience) = (Arc::new(lists), config.stuck_after_ms);
     let stuck = Arc::new(Stuck::new(lists.clone(), progress.clone(), in_flight.clone(), patience));

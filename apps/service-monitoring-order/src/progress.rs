@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use ordersaga_contract::{Event, PARTITIONS, Topic, partition_of};
+use ordersaga_contract::{Event, OrderId, PARTITIONS, Topic, partition_of};
 use parking_lot::Mutex;
 
 /// A partition that the consumer has not spoken of for so long is another instance's now.
@@ -12,7 +12,14 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// Of each partition of each topic.
 #[derive(Default)]
-pub(crate) struct Progress(Mutex<[[Option<Known>; PARTITIONS as usize]; Topic::EVENTS.len()]>);
+pub(crate) struct Progress(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    known: [[Option<Known>; PARTITIONS as usize]; Topic::EVENTS.len()],
+    /// The highest order of each partition of which something was applied.
+    newest: [Option<OrderId>; PARTITIONS as usize],
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Known {
@@ -33,8 +40,8 @@ impl Progress {
         let Some(topic) = Topic::EVENTS.iter().position(|known| known.name() == topic) else {
             return;
         };
-        let mut all = self.0.lock();
-        let Some(known) = all[topic].get_mut(partition as usize) else { return };
+        let mut state = self.0.lock();
+        let Some(known) = state.known[topic].get_mut(partition as usize) else { return };
         let known = known.get_or_insert(Known { until: None, told: Instant::now() });
         known.told = Instant::now();
         if lag == Some(0) {
@@ -44,7 +51,7 @@ impl Progress {
 
     /// These events are committed.
     pub(crate) fn applied<'a>(&self, events: impl Iterator<Item = &'a Event>, now: DateTime<Utc>) {
-        let mut all = self.0.lock();
+        let mut state = self.0.lock();
         for event in events {
             let topic = event.kind.fact().topic();
             let Some(topic) = Topic::EVENTS.iter().position(|known| *known == topic) else {
@@ -52,8 +59,10 @@ impl Progress {
             };
             // A writer's clock may be fast.
             let time = event.time.min(now);
-            let partition = partition_of(event.order.order_id) as usize;
-            let known = all[topic][partition]
+            let order = event.order.order_id;
+            let partition = partition_of(order) as usize;
+            state.newest[partition] = state.newest[partition].max(Some(order));
+            let known = state.known[topic][partition]
                 .get_or_insert_with(|| Known { until: None, told: Instant::now() });
             known.until = known.until.max(Some(time));
         }
@@ -62,21 +71,41 @@ impl Progress {
     /// Until when all is applied, by the slowest of the partitions that this instance follows;
     /// `None` if it follows none, or is behind in one by it does not know how much.
     pub(crate) fn until(&self) -> Option<DateTime<Utc>> {
-        let all = self.0.lock();
-        all.iter().flatten().flatten().filter(|known| known.is_here()).map(|k| k.until).min()?
+        let state = self.0.lock();
+        state
+            .known
+            .iter()
+            .flatten()
+            .flatten()
+            .filter(|known| known.is_here())
+            .map(|k| k.until)
+            .min()?
     }
 
     /// The same of one partition in all topics.
     pub(crate) fn until_in(&self, partition: u32) -> Option<DateTime<Utc>> {
-        let all = self.0.lock();
-        let known = all.iter().filter_map(|topic| topic[partition as usize]);
-        known.filter(Known::is_here).map(|known| known.until).min()?
+        self.0.lock().known_in(partition).map(|known| known.until).min()?
     }
 
     /// Whether this instance follows a partition.
     pub(crate) fn follows(&self, partition: u32) -> bool {
-        let all = self.0.lock();
-        all.iter().filter_map(|topic| topic[partition as usize]).any(|known| known.is_here())
+        self.0.lock().known_in(partition).next().is_some()
+    }
+
+    /// Whether the first that is heard of an order is likely to come to this instance, and soon: ids
+    /// rise, and of its partition only lower ones have been heard of here.
+    pub(crate) fn expects(&self, order: OrderId) -> bool {
+        let (state, partition) = (self.0.lock(), partition_of(order));
+        let is_newer = state.newest[partition as usize].is_some_and(|newest| newest < order);
+        is_newer && state.known_in(partition).next().is_some()
+    }
+}
+
+impl State {
+    /// What is known of a partition, by topic, if this instance follows it.
+    fn known_in(&self, partition: u32) -> impl Iterator<Item = &Known> {
+        let known = self.known.iter().filter_map(move |topic| topic[partition as usize].as_ref());
+        known.filter(|known| known.is_here())
     }
 }
 
@@ -113,6 +142,23 @@ mod tests {
         assert_eq!(progress.until(), Some(at(100)));
         progress.observed(("incoming", other), None, at(170));
         assert_eq!(progress.until(), Some(at(100)), "what is not known is no progress");
+    }
+
+    #[test]
+    fn an_order_is_expected_where_its_partition_is_followed_and_only_lower_ones_were_heard_of() {
+        let progress = Progress::default();
+        let order = |id| OrderId::try_from(id).unwrap();
+        let partition = partition_of(order(1));
+        let mut later = (2..).map(order).filter(|order| partition_of(*order) == partition);
+        let (second, third) = (later.next().unwrap(), later.next().unwrap());
+        progress.observed(("incoming", partition), Some(0), at(0));
+        assert!(!progress.expects(second), "nobody knows what was heard of");
+        progress.applied([placed(1, 0)].iter(), at(0));
+        assert!(progress.expects(second) && !progress.expects(order(1)));
+        progress.applied([event(third.get(), EventKind::ItemReserved, 0)].iter(), at(0));
+        assert!(!progress.expects(second), "it may have been heard of");
+        let elsewhere = (1..100).map(order).find(|order| partition_of(*order) != partition);
+        assert!(!progress.expects(elsewhere.unwrap()));
     }
 
     #[test]
