@@ -61,7 +61,7 @@ pub(crate) struct Api {
 /// An order's status.
 #[derive(Object, Serialize)]
 #[oai(example)]
-struct OrderStatus {
+pub(crate) struct OrderStatus {
     /// The order.
     order_id: i64,
     /// What is ordered.
@@ -302,7 +302,7 @@ impl Api {
 }
 
 /// What is told of an order: the detail and every list have the same.
-fn present(shards: &Shards, history: &History) -> Option<OrderStatus> {
+pub(crate) fn present(shards: &Shards, history: &History) -> Option<OrderStatus> {
     let folded = fold(history.heard.iter().copied())?;
     let order = &history.order;
     Some(OrderStatus {

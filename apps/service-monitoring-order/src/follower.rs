@@ -16,6 +16,7 @@ use crate::db::{self, Count};
 use crate::in_flight::InFlight;
 use crate::progress::Progress;
 use crate::shards::Shards;
+use crate::stream::Hub;
 use crate::waiters::Waiters;
 
 /// How long counts of minutes are kept, and how often old ones are looked for.
@@ -27,6 +28,7 @@ pub(crate) struct Follower {
     waiters: Arc<Waiters>,
     progress: Arc<Progress>,
     in_flight: Arc<InFlight>,
+    hub: Arc<Hub>,
     /// Who counts: a number for each lane, drawn by chance, so that no two batches that commit at
     /// the same time wait for each other's rows.
     counters: Vec<i16>,
@@ -38,9 +40,10 @@ impl Follower {
         waiters: Arc<Waiters>,
         progress: Arc<Progress>,
         in_flight: Arc<InFlight>,
+        hub: Arc<Hub>,
     ) -> Self {
         let counters = (0..shards.count()).map(|_| fastrand::i16(0..)).collect();
-        Self { shards, waiters, progress, in_flight, counters }
+        Self { shards, waiters, progress, in_flight, hub, counters }
     }
 }
 
@@ -81,6 +84,7 @@ impl Handler for Follower {
         self.progress.applied(events(), clock::now());
         self.in_flight.tell(events());
         self.waiters.tell(events());
+        self.hub.tell(events());
     }
 
     fn observed(&self, topic: &str, partition: u32, lag: Option<i64>) {

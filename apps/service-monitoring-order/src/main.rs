@@ -5,6 +5,7 @@ mod api;
 mod config;
 mod coordinator;
 mod db;
+mod desk;
 #[cfg(test)]
 mod examples;
 mod follower;
@@ -13,6 +14,7 @@ mod lists;
 mod page;
 mod progress;
 mod shards;
+mod stream;
 mod stuck;
 mod waiters;
 
@@ -26,13 +28,14 @@ use ordersaga_runtime::postgres;
 use ordersaga_runtime::service::{self, Service};
 use tokio::task::JoinSet;
 
-use crate::api::lists::ListApi;
+use crate::api::lists::{ListApi, Views};
 use crate::config::{Config, Migration, Node};
 use crate::follower::Follower;
 use crate::in_flight::InFlight;
 use crate::lists::Lists;
 use crate::progress::Progress;
 use crate::shards::Shards;
+use crate::stream::Hub;
 use crate::stuck::Stuck;
 use crate::waiters::Waiters;
 
@@ -79,9 +82,15 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let lists = Lists::new(shards.clone(), service.pool.clone(), progress.clone());
     let (lists, patience) = (Arc::new(lists), config.stuck_after_ms);
     let stuck = Arc::new(Stuck::new(lists.clone(), progress.clone(), in_flight.clone(), patience));
-    let api = (status, ListApi::new(lists, stuck.clone()));
+    let views = Arc::new(Views::new(lists, stuck.clone()));
+    let api = (status, ListApi::new(views.clone()));
+    let stop = service.stop(Stage::Intake);
+    let hub = Arc::new(Hub::new(views, shards.clone(), progress.clone(), stop));
+    let opened = hub.clone();
     let api = HttpService::new(api::ABOUT, api, service.health.clone(), http)
-        .long_poll("/api/v1/status", api::LONGEST_WAIT + http.timeout);
+        .long_poll("/api/v1/status", api::LONGEST_WAIT + http.timeout)
+        .stream("/api/v1/stream", move |request| opened.open(request))
+        .site(desk::FILES);
     service.serve(api).await?;
 
     for Node { name, .. } in nodes {
@@ -93,7 +102,9 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     service.spawn(Stage::Intake, "coordinator", |stop| async move {
         located.keep_coordinator(database, stop).await
     });
-    service.consume(&Topic::EVENTS, Follower::new(shards, waiters, progress, in_flight));
+    let follower = Follower::new(shards, waiters, progress, in_flight, hub.clone());
+    service.consume(&Topic::EVENTS, follower);
+    service.spawn(Stage::Intake, "streams", |_| async move { hub.keep().await });
     service.spawn_when_ready(
         Stage::Intake,
         "in-flight",

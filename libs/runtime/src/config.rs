@@ -125,6 +125,10 @@ pub struct HttpConfig {
     #[arg(id = "http_long_polls", long = "http-long-polls", env = "HTTP_LONG_POLLS",
           default_value = "2048", value_parser = positive)]
     pub long_polls: usize,
+    /// Streams of events that are open at the same time; one more is answered 429.
+    #[arg(id = "http_streams", long = "http-streams", env = "HTTP_STREAMS",
+          default_value = "2000", value_parser = positive)]
+    pub streams: usize,
     /// Connections at the same time; fewer if the process may not open so many files. For one more
     /// an idle one is closed, of the client address that has the most; with none idle it is refused.
     #[arg(id = "http_connections", long = "http-connections", env = "HTTP_CONNECTIONS",
@@ -577,6 +581,7 @@ mod tests {
             "HTTP_TIMEOUT_SECONDS",
             "HTTP_CONCURRENCY",
             "HTTP_LONG_POLLS",
+            "HTTP_STREAMS",
             "HTTP_CONNECTIONS",
             "HTTP_ADDRESS_SHARE",
             "HTTP_HEAD_LIMIT_BYTES",

@@ -20,6 +20,7 @@ pub(crate) const STATUS: &str = "/api/v1/status";
 pub(crate) const ORDERS: &str = "/api/v1/orders";
 pub(crate) const STUCK: &str = "/api/v1/orders/stuck";
 pub(crate) const STATS: &str = "/api/v1/stats";
+pub(crate) const STREAM: &str = "/api/v1/stream";
 pub(crate) const FIND: &str = "/api/v1/items/find";
 pub(crate) const ADD: &str = "/api/v1/items/add";
 

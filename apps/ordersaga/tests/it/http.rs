@@ -54,8 +54,11 @@ fn the_specification_is_one_and_the_same_everywhere() -> Result<()> {
 fn every_service_serves_its_pages() -> Result<()> {
     saga(async |bed| {
         for service in Service::ALL {
-            let page = bed.get(service, "/").await?;
+            let page = bed.get(service, "/docs/").await?;
             ensure!(page.status == 200 && page.text.contains("swagger-ui"), "{service}: {page:?}");
+            let front = bed.get(service, "/").await?;
+            let is_own = front.text.contains("/desk/main.js");
+            ensure!(is_own == (service == Service::Monitoring), "{service}: {front:?}");
             let script = bed.get(service, "/docs/swagger-initializer.js").await?;
             ensure!(script.text.contains("/openapi.json"), "{service}: {script:?}");
             for file in ["swagger-ui-bundle.js", "swagger-ui.css"] {

@@ -39,5 +39,6 @@ mod sdk;
 mod secure;
 mod session;
 mod stalled;
+mod streams;
 mod trace;
 mod up;

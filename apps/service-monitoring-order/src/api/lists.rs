@@ -1,5 +1,6 @@
 //! Operations on many orders.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -24,8 +25,11 @@ const PAGE: usize = 50;
 type Minutes = Bounded<1, 1_440>;
 const HOUR: usize = 60;
 
-/// The operations and what they need.
-pub(crate) struct ListApi {
+/// The operations.
+pub(crate) struct ListApi(Arc<Views>);
+
+/// What they answer, which streams show as well.
+pub(crate) struct Views {
     lists: Arc<Lists>,
     stuck: Arc<Stuck>,
 }
@@ -241,21 +245,65 @@ fn an_hour() -> Option<Minutes> {
     Bounded::new(60)
 }
 
-impl ListApi {
+impl Views {
     pub(crate) fn new(lists: Arc<Lists>, stuck: Arc<Stuck>) -> Self {
         Self { lists, stuck }
     }
 
-    fn page(&self, listed: Listed) -> OrderPage {
-        let Listed { page, missing, as_of } = listed;
+    async fn orders(
+        &self,
+        filter: Filter,
+        after: Option<OrderId>,
+        limit: usize,
+    ) -> anyhow::Result<OrderPage> {
+        let Listed { page, missing, as_of } = self.lists.newest(filter, after, limit).await?;
         let orders = page.orders.iter();
-        OrderPage {
+        Ok(OrderPage {
             items: orders.filter_map(|order| present(self.lists.shards(), order)).collect(),
             next: page.next.map(OrderId::get),
             scanned: i64::try_from(page.scanned).unwrap_or(i64::MAX),
             missing_shards: missing.into_iter().map(str::to_owned).collect(),
             as_of,
-        }
+        })
+    }
+
+    async fn stuck(&self, limit: usize) -> anyhow::Result<StuckOrders> {
+        let Overdue { orders, is_complete, missing, as_of } = self.stuck.find(limit).await?;
+        let items = orders.into_iter().filter_map(|(history, wait, since, is_late)| {
+            let order = present(self.lists.shards(), &history)?;
+            Some(StuckOrder { order, waits_for: wait.into(), since, is_late })
+        });
+        Ok(StuckOrders {
+            items: items.collect(),
+            is_complete,
+            missing_shards: missing.into_iter().map(str::to_owned).collect(),
+            as_of,
+        })
+    }
+
+    async fn stats(&self, time: Range<DateTime<Utc>>, limit: usize) -> anyhow::Result<Stats> {
+        Ok(self.lists.counts(time, limit).await?.into())
+    }
+
+    /// The newest orders, for streams: `as_of` is shown apart, since it always changes.
+    pub(crate) async fn newest(&self) -> anyhow::Result<impl Serialize + use<>> {
+        Ok(OrderPage { as_of: None, ..self.orders(Filter::default(), None, PAGE).await? })
+    }
+
+    /// The orders that have waited for too long, likewise.
+    pub(crate) async fn overdue(&self) -> anyhow::Result<impl Serialize + use<>> {
+        Ok(StuckOrders { as_of: None, ..self.stuck(PAGE).await? })
+    }
+
+    /// The counts of the newest minutes, likewise.
+    pub(crate) async fn last_hour(&self) -> anyhow::Result<impl Serialize + use<>> {
+        Ok(Stats { as_of: None, ..self.stats(DateTime::UNIX_EPOCH..FAR, HOUR).await? })
+    }
+}
+
+impl ListApi {
+    pub(crate) fn new(views: Arc<Views>) -> Self {
+        Self(views)
     }
 }
 
@@ -296,9 +344,8 @@ impl ListApi {
             to: to.0,
         };
         let limit = or(limit.0, PAGE);
-        let listed = self.lists.newest(filter, after.0.map(OrderId::from), limit).await;
-        let listed = listed.map_err(Failure::unavailable)?;
-        Ok(OrdersFound::Found(JsonBody(self.page(listed))))
+        let page = self.0.orders(filter, after.0.map(OrderId::from), limit).await;
+        Ok(OrdersFound::Found(JsonBody(page.map_err(Failure::unavailable)?)))
     }
 
     /// Orders that have waited for too long
@@ -315,19 +362,8 @@ impl ListApi {
         #[oai(example = "a_page")]
         limit: Query<Option<PageSize>>,
     ) -> Result<StuckFound, Failure> {
-        let found = self.stuck.find(or(limit.0, PAGE)).await;
-        let Overdue { orders, is_complete, missing, as_of } =
-            found.map_err(Failure::unavailable)?;
-        let items = orders.into_iter().filter_map(|(history, wait, since, is_late)| {
-            let order = present(self.lists.shards(), &history)?;
-            Some(StuckOrder { order, waits_for: wait.into(), since, is_late })
-        });
-        Ok(StuckFound::Found(JsonBody(StuckOrders {
-            items: items.collect(),
-            is_complete,
-            missing_shards: missing.into_iter().map(str::to_owned).collect(),
-            as_of,
-        })))
+        let found = self.0.stuck(or(limit.0, PAGE)).await;
+        Ok(StuckFound::Found(JsonBody(found.map_err(Failure::unavailable)?)))
     }
 
     /// How many events there were
@@ -348,8 +384,8 @@ impl ListApi {
         limit: Query<Option<Minutes>>,
     ) -> Result<Counted, Failure> {
         let time = from.0.unwrap_or(DateTime::UNIX_EPOCH)..to.0.unwrap_or(FAR);
-        let counts = self.lists.counts(time, or(limit.0, HOUR)).await;
-        Ok(Counted::Counted(JsonBody(counts.map_err(Failure::unavailable)?.into())))
+        let counts = self.0.stats(time, or(limit.0, HOUR)).await;
+        Ok(Counted::Counted(JsonBody(counts.map_err(Failure::unavailable)?)))
     }
 }
 

@@ -43,11 +43,8 @@ struct Page {
 impl Docs {
     /// With the document of the service of this title, and those of others.
     pub(super) fn new(title: &'static str, config: &HttpConfig) -> Self {
-        let given = config.documents.iter().filter(|document| !document.url.is_empty());
-        let given: Vec<_> = given.collect();
-        let is_remote = |document: &&TitledUrl| !is_loopback(host_of(&document.origin));
-        let remote: Vec<_> = given.iter().copied().filter(is_remote).collect();
-        Self { title, local: Page::new(title, &given), remote: Page::new(title, &remote) }
+        let page = |is_local| Page::new(title, &reachable(config, is_local));
+        Self { title, local: page(true), remote: page(false) }
     }
 
     /// One file of Swagger UI; the empty path is its page.
@@ -114,6 +111,12 @@ impl Page {
         let policy = HeaderValue::from_str(&policy).expect("an origin is of visible ASCII");
         Self { config: Arc::new(config), policy }
     }
+}
+
+/// The documents of services that a client reaches: all, or those that are not at localhost.
+pub(super) fn reachable(config: &HttpConfig, is_local: bool) -> Vec<&TitledUrl> {
+    let given = config.documents.iter().filter(|document| !document.url.is_empty());
+    given.filter(|document| is_local || !is_loopback(host_of(&document.origin))).collect()
 }
 
 /// A document as Swagger UI lists it.

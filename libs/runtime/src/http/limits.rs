@@ -37,9 +37,11 @@ pub(super) enum Kind {
     Page,
     /// Requests that may have a large body, from their head to the begin of their answer.
     LargeBody,
+    /// Streams of events that are open.
+    Stream,
 }
 
-const KINDS: usize = 6;
+const KINDS: usize = 7;
 
 /// What each kind has, by [`Kind`].
 #[derive(Debug, Default)]
@@ -81,9 +83,11 @@ pub(super) enum Taken {
 impl Limits {
     /// The limits of a configuration.
     pub(super) fn new(config: &HttpConfig) -> Arc<Self> {
-        let answers = 2 * config.concurrency + config.long_polls + PAGES + SLOW_ANSWERS;
+        let answers =
+            2 * config.concurrency + config.long_polls + config.streams + PAGES + SLOW_ANSWERS;
         let (requests, bodies) = (config.concurrency, config.concurrency);
-        let most = [answers, requests, bodies, config.long_polls, PAGES, LARGE_BODIES];
+        let most =
+            [answers, requests, bodies, config.long_polls, PAGES, LARGE_BODIES, config.streams];
         let mut share = most.map(|most| share_of(most, config.address_share));
         // Of these, few as they are, nobody may have all.
         let of_bodies = LARGE_BODIES * usize::from(config.address_share) / 100;
@@ -122,6 +126,7 @@ impl Limits {
                 (Taken::Share, _) => Shed::Address,
                 (Taken::All, Kind::LongPoll) => Shed::LongPolls,
                 (Taken::All, Kind::Page) => Shed::Pages,
+                (Taken::All, Kind::Stream) => Shed::Streams,
                 (Taken::All, _) => Shed::Concurrency,
             })
         })

@@ -63,6 +63,8 @@ pub enum Shed {
     LongPolls,
     /// 429: as many pages are being sent as may.
     Pages,
+    /// 429: as many streams of events are open as may be.
+    Streams,
     /// 429: the client's address has its share.
     Address,
     /// 429: the client asks too often.
@@ -76,11 +78,12 @@ pub enum Shed {
 }
 
 impl Shed {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Concurrency,
         Self::Queue,
         Self::LongPolls,
         Self::Pages,
+        Self::Streams,
         Self::Address,
         Self::Rate,
         Self::Outbox,
@@ -94,6 +97,7 @@ impl Shed {
             Self::Queue => "queue",
             Self::LongPolls => "long_polls",
             Self::Pages => "pages",
+            Self::Streams => "streams",
             Self::Address => "address",
             Self::Rate => "rate",
             Self::Outbox => "outbox",

@@ -30,6 +30,9 @@ pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 /// `Retry-After` where room comes only with time, or by an operator.
 const NO_ROOM: u32 = 60;
 
+/// `Retry-After` where a stream must end first.
+const STREAM_ENDS: u32 = 10;
+
 /// An error, as RFC 9457 has it.
 #[derive(Object, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[oai(skip_serializing_if_is_none)]
@@ -130,6 +133,11 @@ impl Failure {
                 ProblemType::TooManyRequests,
                 "too many requests are being handled; nothing was done",
             ),
+            Shed::Streams => Self::new(
+                ProblemType::TooManyRequests,
+                "as many streams of events are open as may be",
+            )
+            .with_retry_after(STREAM_ENDS),
             Shed::Address => Self::new(
                 ProblemType::TooManyRequests,
                 "too many requests of this client's address are being handled; nothing was done",

@@ -2,11 +2,13 @@
 
 use std::{
     collections::HashMap,
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use poem::{
     Body, Endpoint, EndpointExt, IntoEndpoint, IntoResponse, PathPattern, Request, Response,
     Result,
@@ -23,6 +25,7 @@ use super::{
     connections::peer_of,
     docs::Docs,
     document::{self, About},
+    events::{self, Opener},
     json::JsonBody,
     limits::{Kind, Limits},
     metrics::{self, Active, RouteMetrics},
@@ -31,6 +34,7 @@ use super::{
     problem::Failure,
     problem_pages,
     request_id::{self, RequestId},
+    site::Site,
 };
 use crate::{config::HttpConfig, health::Health};
 
@@ -43,6 +47,8 @@ pub struct HttpService<A> {
     pub(super) limits: Arc<Limits>,
     long_polls: HashMap<&'static str, Duration>,
     large_bodies: HashMap<&'static str, usize>,
+    site: Option<Site>,
+    streams: HashMap<&'static str, Opener>,
 }
 
 /// The pages for operators alone.
@@ -58,8 +64,17 @@ impl<A: OpenApi + 'static> HttpService<A> {
     /// An API with the limits of the configuration.
     pub fn new(about: About, api: A, health: Health, config: &HttpConfig) -> Self {
         let limits = Limits::new(config);
-        let (long_polls, large_bodies) = (HashMap::new(), HashMap::new());
-        Self { config: config.clone(), about, api, health, limits, long_polls, large_bodies }
+        Self {
+            config: config.clone(),
+            about,
+            api,
+            health,
+            limits,
+            long_polls: HashMap::new(),
+            large_bodies: HashMap::new(),
+            site: None,
+            streams: HashMap::new(),
+        }
     }
 
     /// Lets the operations of one path take longer than others.
@@ -76,13 +91,41 @@ impl<A: OpenApi + 'static> HttpService<A> {
         self
     }
 
+    /// Adds a page of the service's own: `index.html` of these files at `/`, and all of them, by
+    /// their paths, below `/desk/`.
+    #[must_use]
+    pub fn site(mut self, files: &[(&'static str, &'static [u8])]) -> Self {
+        self.site = Some(Site::new(files, &self.config));
+        self
+    }
+
+    /// Adds a stream of events: what `open` makes of a request, until it ends.
+    #[must_use]
+    pub fn stream(
+        mut self,
+        path: &'static str,
+        open: impl Fn(&Request) -> Result<BoxStream<'static, Bytes>, Failure> + Send + Sync + 'static,
+    ) -> Self {
+        self.streams.insert(path, Box::new(open));
+        self
+    }
+
     /// The endpoint that serves all of it.
-    pub(super) fn into_endpoint(self) -> impl Endpoint<Output = Response> + 'static {
+    pub(super) fn into_endpoint(mut self) -> impl Endpoint<Output = Response> + 'static {
         let (spec, pages, config) =
             (document::served::<A>(&self.about), self.admin_pages(), self.config.clone());
-        let self_title = self.about.title;
+        let (title, limits) = (self.about.title, self.limits.clone());
+        let (site, streams) = (self.site.take(), mem::take(&mut self.streams));
         let mut table = self.operations();
-        add_pages(&mut table, &spec, Docs::new(self_title, &config));
+        add_pages(&mut table, &spec, Docs::new(title, &config));
+        if let Some(site) = site {
+            add_site(&mut table, site);
+        }
+        for (path, open) in streams {
+            let limits = limits.clone();
+            let answer = fallible(move |request| events::answer(request, &limits, &open));
+            add_page(&mut table, path, answer);
+        }
         pages.add_limited(&mut table);
         front(table, &config)
     }
@@ -114,8 +157,7 @@ impl<A: OpenApi + 'static> HttpService<A> {
                     declared.remove(&key).unwrap_or_else(|| (path.clone(), Declared::default()));
                 let (limits, body_bytes) = (self.limits.clone(), self.config.body_limit_bytes);
                 let rules = Rules { limits, body_bytes, large_body, declared, timeout };
-                let inner =
-                    std::mem::replace(endpoint, make_sync(|_| ()).map_to_response().boxed());
+                let inner = mem::replace(endpoint, make_sync(|_| ()).map_to_response().boxed());
                 *endpoint = Operation::new(inner, method, &route, Some(rules)).boxed();
             }
         }
@@ -189,6 +231,14 @@ fn add_pages(table: &mut Table, spec: &str, docs: Docs) {
     }
     let spec = Bytes::from(spec.to_owned());
     add_page(table, "/openapi.json", fallible(move |_| Ok(json(Body::from(spec.clone())))));
+}
+
+fn add_site(table: &mut Table, site: Site) {
+    let site = Arc::new(site);
+    for path in ["/", "/desk/*path"] {
+        let site = site.clone();
+        add_page(table, path, fallible(move |request| site.file(request)));
+    }
 }
 
 fn front(table: Table, config: &HttpConfig) -> impl Endpoint<Output = Response> + use<> {

@@ -154,6 +154,7 @@ pub(super) fn config() -> HttpConfig {
         timeout: Duration::from_secs(30),
         concurrency: 100,
         long_polls: 100,
+        streams: 100,
         connections: 100,
         address_share: 100,
         head_limit_bytes: 8_192,

@@ -1,6 +1,15 @@
 //! The pages beside the API, and the specification.
 
+use futures_util::StreamExt;
+use serde_json::json;
+
 use super::*;
+use crate::config::TitledUrl;
+
+fn document(title: &str, origin: &str) -> TitledUrl {
+    let url = format!("{origin}/openapi.json");
+    TitledUrl { title: title.to_owned(), url, origin: origin.to_owned() }
+}
 
 #[tokio::test]
 async fn the_pages_of_every_service() {
@@ -50,11 +59,6 @@ async fn the_pages_of_every_service() {
 
 #[tokio::test]
 async fn swagger_ui_offers_the_documents_that_the_client_reaches() {
-    let document = |title: &str, origin: &str| crate::config::TitledUrl {
-        title: title.to_owned(),
-        url: format!("{origin}/openapi.json"),
-        origin: origin.to_owned(),
-    };
     let documents = vec![
         document("Example", "http://localhost:8000"),
         document("Near", "http://localhost:8001"),
@@ -204,4 +208,59 @@ fn problem_types_are_distinct_and_ordered() {
     let slugs: std::collections::HashSet<_> = ProblemType::ALL.map(ProblemType::slug).into();
     assert_eq!(slugs.len(), ProblemType::ALL.len());
     assert!(ProblemType::ALL.map(ProblemType::status).is_sorted());
+}
+
+#[tokio::test]
+async fn a_page_of_the_service_s_own_is_kept_by_browsers_and_may_ask_the_services_alone() {
+    let documents = vec![
+        document("Example", "http://localhost:8000"),
+        document("Far", "https://shop.example.org"),
+    ];
+    let hosts = vec!["shop.example.org".to_owned()];
+    let config = HttpConfig { hosts, documents, ..config() };
+    let files: &[(&str, &[u8])] = &[("index.html", b"<p>page</p>"), ("a/main.js", b"run()")];
+    let service = HttpService::new(ABOUT, Api::default(), Health::default(), &config);
+    let endpoint = service.site(files).into_endpoint();
+    let ask = async |path: &str, host: &str, tag: &str| {
+        let request = Request::builder().uri_str(path).header("host", host);
+        send(&endpoint, request.header("if-none-match", tag).finish()).await
+    };
+
+    let page = ask("/", "localhost", "").await;
+    assert_eq!((page.status, page.body.as_str()), (200, "<p>page</p>"));
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.contains("script-src 'self';"), "{policy}");
+    assert!(policy.contains("'self' http://localhost:8000 https://shop.example.org;"), "{policy}");
+    let script = ask("/desk/a/main.js", "localhost", "").await;
+    assert!(script.header("content-type").unwrap().starts_with("text/javascript"));
+    let again = ask("/desk/a/main.js", "localhost", script.header("etag").unwrap()).await;
+    assert_eq!((again.status, again.body.as_str()), (304, ""));
+    ask("/desk/b.js", "localhost", "").await.is_problem(ProblemType::NotFound, None);
+
+    let near = ask("/desk/services.json", "localhost", "").await;
+    assert_eq!(near.json()["Example"], "http://localhost:8000");
+    let far = ask("/desk/services.json", "shop.example.org", "").await;
+    assert_eq!(far.json(), json!({"Far": "https://shop.example.org"}));
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_bye_and_holds_its_place_until_then() {
+    let config = HttpConfig { streams: 1, ..config() };
+    let service = HttpService::new(ABOUT, Api::default(), Health::default(), &config);
+    let open = |_: &Request| {
+        let one = event("order", Some("7:1"), &json!({"order_id": 7})).unwrap();
+        Ok(futures_util::stream::iter([one]).boxed())
+    };
+    let endpoint = service.stream("/api/v1/stream", open).into_endpoint();
+    let first = endpoint.get_response(get("/api/v1/stream")).await;
+    let refused = send(&endpoint, get("/api/v1/stream")).await;
+    refused.is_problem(ProblemType::TooManyRequests, None);
+    assert_eq!(refused.header("retry-after"), Some("10"));
+
+    assert_eq!(first.header("cache-control"), Some("no-store, no-transform"));
+    let text = first.into_body().into_string().await.unwrap();
+    let (order, bye) = text.split_once("\n\n").unwrap();
+    assert_eq!(order, "event: order\nid: 7:1\ndata: {\"order_id\":7}");
+    assert!(bye.starts_with("event: bye\nretry: "), "{bye}");
+    assert_eq!(send(&endpoint, get("/api/v1/stream")).await.status, 200);
 }

@@ -1,0 +1,151 @@
+//! Streams of events, as a page gets them.
+
+use anyhow::{Context, Result, bail, ensure};
+use ordersaga_devstack::{Service, free_port};
+use reqwest::Response;
+use serde_json::Value;
+
+use crate::bed::{Bed, WITHIN, saga};
+use crate::client::{STREAM, order_for};
+
+/// A stream that is read.
+struct Stream {
+    answer: Response,
+    unread: String,
+}
+
+/// An event.
+#[derive(Debug, Default, PartialEq)]
+struct Event {
+    name: String,
+    id: Option<String>,
+    data: Value,
+}
+
+impl Stream {
+    async fn open(bed: &Bed, at: &str, query: &str, seen: Option<&str>) -> Result<Self> {
+        let request = bed.http.get(format!("{at}{STREAM}?{query}"));
+        let request =
+            seen.into_iter().fold(request, |request, id| request.header("Last-Event-ID", id));
+        let answer = request.send().await?.error_for_status()?;
+        let kind = answer.headers()["content-type"].to_str()?;
+        ensure!(kind.starts_with("text/event-stream"), "{kind}");
+        Ok(Self { answer, unread: String::new() })
+    }
+
+    /// The next event; `None` when the stream has ended.
+    async fn next(&mut self) -> Result<Option<Event>> {
+        loop {
+            if let Some((event, rest)) = self.unread.split_once("\n\n") {
+                let (event, rest) = (parse(event)?, rest.to_owned());
+                self.unread = rest;
+                return Ok(Some(event));
+            }
+            let more = tokio::time::timeout(WITHIN, self.answer.chunk()).await;
+            match more.context("nothing comes")?? {
+                Some(more) => self.unread.push_str(std::str::from_utf8(&more)?),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The next event of this name for which something is so.
+    async fn until(&mut self, name: &str, is_so: impl Fn(&Value) -> bool) -> Result<Event> {
+        while let Some(event) = self.next().await? {
+            if event.name == name && is_so(&event.data) {
+                return Ok(event);
+            }
+        }
+        bail!("the stream ended before {name}")
+    }
+}
+
+fn parse(text: &str) -> Result<Event> {
+    let mut event = Event::default();
+    for line in text.lines() {
+        match line.split_once(": ").context("no field")? {
+            ("event", name) => name.clone_into(&mut event.name),
+            ("id", id) => event.id = Some(id.to_owned()),
+            ("data", data) => event.data = serde_json::from_str(data)?,
+            _ => {}
+        }
+    }
+    Ok(event)
+}
+
+fn is_over(order: &Value) -> bool {
+    order["step"] == "CANCELLED" && order["facts"].as_array().is_some_and(|facts| facts.len() == 4)
+}
+
+#[test]
+fn a_stream_shows_an_order_from_step_to_step_with_the_lists_and_says_when_it_ends() -> Result<()> {
+    saga(async |bed| {
+        let url = bed.url(Service::Monitoring);
+        let order = bed.place(&order_for(1000)).await?;
+        let query = format!("order_id={order}&newest=true&stats=true&stuck=true");
+        let mut stream = Stream::open(bed, &url, &query, None).await?;
+        let shipping = stream.until("order", |order| order["step"] == "SHIPPING").await?;
+        ensure!(shipping.data == bed.status(order).await?, "another than its status: {shipping:?}");
+        bed.cancel(order).await?;
+        let over = stream.until("order", is_over).await?;
+        ensure!(over.id != shipping.id && over.data == bed.status(order).await?, "{over:?}");
+        stream.until("newest", |page| page["items"][0] == over.data).await?;
+        stream.until("stats", |stats| stats["minutes"][0]["released"] == 1).await?;
+        stream.until("as_of", |as_of| as_of["as_of"].is_string()).await?;
+
+        // Whoever comes back has seen it: no event of it comes before the next of others.
+        let mut again =
+            Stream::open(bed, &url, &format!("order_id={order}"), over.id.as_deref()).await?;
+        for _ in 0..2 {
+            let event = again.next().await?.context("it ended")?;
+            ensure!(event.name == "as_of", "{event:?}");
+        }
+        let mut afresh = Stream::open(bed, &url, &format!("order_id={order}"), None).await?;
+        afresh.until("order", is_over).await?;
+
+        bed.services[&Service::Monitoring].terminate().await?;
+        for stream in [&mut stream, &mut again, &mut afresh] {
+            stream.until("bye", |_| true).await?;
+            ensure!(stream.next().await?.is_none());
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_stream_shows_orders_whose_news_come_to_another_instance() -> Result<()> {
+    saga(async |bed| {
+        let second = bed.instance(Service::Monitoring, free_port()?, "second");
+        second.start()?;
+        second.wait_ready(WITHIN).await?;
+        let item = bed.add_item(100).await?;
+        // Of two partitions, at the least, each of which one of the two follows.
+        let mut placed = Vec::new();
+        for _ in 0..8 {
+            placed.push(bed.place(&order_for(item)).await?);
+        }
+        let query: Vec<_> = placed.iter().map(|order| format!("order_id={order}")).collect();
+        for url in [bed.url(Service::Monitoring), second.url()] {
+            for order in &placed {
+                let mut stream = Stream::open(bed, &url, &query.join("&"), None).await?;
+                let is_it =
+                    |event: &Value| event["order_id"] == *order && event["step"] == "SHIPPING";
+                stream.until("order", is_it).await?;
+            }
+        }
+        second.kill9().await
+    })
+}
+
+#[test]
+fn what_a_stream_cannot_show_is_refused() -> Result<()> {
+    saga(async |bed| {
+        for (query, field) in
+            [("order_id=0", "order_id"), ("newest=yes", "newest"), ("oldest=true", "oldest")]
+        {
+            let answer = bed.get(Service::Monitoring, &format!("{STREAM}?{query}")).await?;
+            answer.is_problem(400, "invalid-parameter", Some(field))?;
+        }
+        Ok(())
+    })
+}

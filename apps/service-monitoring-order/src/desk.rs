@@ -1,0 +1,46 @@
+//! The order desk: the page that shows orders to people. Its files lie in `desk/` as they are
+//! served; nothing is generated.
+
+macro_rules! files {
+    ($($path:literal,)*) => {
+        &[$(($path, include_bytes!(concat!("../desk/", $path)))),*]
+    };
+}
+
+/// Each file by its path.
+pub(crate) static FILES: &[(&str, &[u8])] = files!["index.html",];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    /// What a phone on a slow network loads at once.
+    const MOST: usize = 100_000;
+
+    fn files_below(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries
+            .flat_map(|path| {
+                let file = path.to_str().unwrap().to_owned();
+                if path.is_dir() { files_below(&path) } else { vec![file] }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn all_files_are_served_and_they_are_small() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/desk/");
+        let found: BTreeSet<_> = files_below(Path::new(folder))
+            .iter()
+            .map(|path| path.strip_prefix(folder).unwrap().to_owned())
+            .filter(|path| !path.contains("VENDOR"))
+            .collect();
+        let served = FILES.iter().map(|(path, _)| (*path).to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!(found, served);
+        let bytes: usize = FILES.iter().map(|(_, content)| content.len()).sum();
+        assert!(bytes <= MOST, "{bytes}");
+    }
+}

@@ -1,0 +1,381 @@
+//! What streams of events show. A snapshot of an order or a list is read and written once for all
+//! streams that show it; a stream that is slow gets the newest, not each.
+
+use std::collections::HashMap;
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream::{self, BoxStream};
+use ordersaga_contract::{Event, OrderId, partition_of};
+use ordersaga_runtime::http::{Failure, event};
+use parking_lot::Mutex;
+use poem::Request;
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::lists::Views;
+use crate::api::present;
+use crate::db::History;
+use crate::progress::Progress;
+use crate::shards::Shards;
+
+/// Orders of one stream, and orders that are read at a time, at the most.
+const ORDERS: usize = 20;
+const READ_AT_ONCE: usize = 2_000;
+/// What is heard of orders is collected for so long before they are read.
+const COLLECT: Duration = Duration::from_millis(50);
+/// How often orders are read whose news come to another instance.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often a list is read.
+const NEWEST_EVERY: Duration = Duration::from_millis(500);
+const STATS_EVERY: Duration = Duration::from_secs(1);
+const STUCK_EVERY: Duration = Duration::from_secs(5);
+const AS_OF_EVERY: Duration = Duration::from_secs(2);
+
+/// All that streams show.
+pub(crate) struct Hub {
+    views: Arc<Views>,
+    shards: Arc<Shards>,
+    progress: Arc<Progress>,
+    orders: Mutex<HashMap<OrderId, Watched>>,
+    news: Notify,
+    newest: Feed,
+    stats: Feed,
+    stuck: Feed,
+    as_of: Feed,
+    stop: CancellationToken,
+}
+
+/// An order that streams show.
+struct Watched {
+    snapshots: watch::Sender<Snapshot>,
+    /// Something was heard of it since it was read.
+    is_due: bool,
+    read: Option<Instant>,
+}
+
+/// Something that streams show, read again and again.
+struct Feed {
+    name: &'static str,
+    snapshots: watch::Sender<Snapshot>,
+}
+
+/// An event with its id; without bytes there is nothing to show yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Snapshot {
+    id: Option<String>,
+    bytes: Bytes,
+}
+
+/// How far the lists are.
+#[derive(Serialize)]
+struct AsOf {
+    as_of: Option<DateTime<Utc>>,
+}
+
+/// What a stream is to show.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    orders: Vec<OrderId>,
+    newest: bool,
+    stats: bool,
+    stuck: bool,
+}
+
+impl Wanted {
+    /// Reads it from a query, as `order_id=17&order_id=18&newest=true`.
+    fn parse(query: &str) -> Result<Self, Failure> {
+        let mut wanted = Self::default();
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            let flag = match &*name {
+                "order_id" => {
+                    let order = value.parse().ok().and_then(|id: i64| OrderId::try_from(id).ok());
+                    let order = order.ok_or_else(|| {
+                        Failure::invalid_parameter(
+                            "order_id",
+                            "a positive whole number is expected",
+                        )
+                    })?;
+                    wanted.orders.push(order);
+                    continue;
+                }
+                "newest" => &mut wanted.newest,
+                "stats" => &mut wanted.stats,
+                "stuck" => &mut wanted.stuck,
+                _ => {
+                    let name: String = name.chars().take(64).collect();
+                    return Err(Failure::invalid_parameter(name, "there is no such parameter"));
+                }
+            };
+            *flag = value.parse().map_err(|_| {
+                Failure::invalid_parameter(name.into_owned(), "true or false is expected")
+            })?;
+        }
+        wanted.orders.sort_unstable();
+        wanted.orders.dedup();
+        if wanted.orders.len() > ORDERS {
+            let detail = format!("at most {ORDERS} orders can be followed");
+            return Err(Failure::invalid_parameter("order_id", detail));
+        }
+        Ok(wanted)
+    }
+}
+
+impl Hub {
+    pub(crate) fn new(
+        views: Arc<Views>,
+        shards: Arc<Shards>,
+        progress: Arc<Progress>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            views,
+            shards,
+            progress,
+            orders: Mutex::default(),
+            news: Notify::new(),
+            newest: Feed::new("newest"),
+            stats: Feed::new("stats"),
+            stuck: Feed::new("stuck"),
+            as_of: Feed::new("as_of"),
+            stop,
+        }
+    }
+
+    /// The events that a request asks for. What its client has seen already, by the id that it says,
+    /// is not sent again.
+    pub(crate) fn open(&self, request: &Request) -> Result<BoxStream<'static, Bytes>, Failure> {
+        let wanted = Wanted::parse(request.uri().query().unwrap_or_default())?;
+        let seen = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
+        Ok(self.show(&wanted, seen.map(str::to_owned)))
+    }
+
+    fn show(&self, wanted: &Wanted, seen: Option<String>) -> BoxStream<'static, Bytes> {
+        let mut all: Vec<_> = wanted.orders.iter().map(|order| self.watch(*order)).collect();
+        let feeds = [
+            (&self.newest, wanted.newest),
+            (&self.stats, wanted.stats),
+            (&self.stuck, wanted.stuck),
+            (&self.as_of, true),
+        ];
+        all.extend(feeds.iter().filter(|(_, is)| *is).map(|(feed, _)| feed.snapshots.subscribe()));
+        let events = stream::select_all(all.into_iter().map(changes));
+        let events = events.filter_map(move |Snapshot { id, bytes }| {
+            let is_new = !bytes.is_empty() && (id.is_none() || id != seen);
+            ready(is_new.then_some(bytes))
+        });
+        events.take_until(self.stop.clone().cancelled_owned()).boxed()
+    }
+
+    fn watch(&self, order: OrderId) -> watch::Receiver<Snapshot> {
+        let mut orders = self.orders.lock();
+        let new = || Watched { snapshots: watch::Sender::default(), is_due: true, read: None };
+        let snapshots = orders.entry(order).or_insert_with(new).snapshots.subscribe();
+        drop(orders);
+        self.news.notify_one();
+        snapshots
+    }
+
+    /// These events are committed.
+    pub(crate) fn tell<'a>(&self, events: impl Iterator<Item = &'a Event>) {
+        let mut orders = self.orders.lock();
+        if orders.is_empty() {
+            return;
+        }
+        let mut is_news = false;
+        for event in events {
+            if let Some(watched) = orders.get_mut(&event.order.order_id) {
+                (watched.is_due, is_news) = (true, true);
+            }
+        }
+        drop(orders);
+        if is_news {
+            self.news.notify_one();
+        }
+    }
+
+    /// Keeps all that is shown true, until stopped.
+    pub(crate) async fn keep(&self) -> anyhow::Result<()> {
+        let keep = async {
+            tokio::join!(
+                self.keep_orders(),
+                self.newest.keep(NEWEST_EVERY, || self.views.newest()),
+                self.stats.keep(STATS_EVERY, || self.views.last_hour()),
+                self.stuck.keep(STUCK_EVERY, || self.views.overdue()),
+                self.as_of.keep(AS_OF_EVERY, || ready(Ok(AsOf { as_of: self.progress.until() }))),
+            )
+        };
+        self.stop.run_until_cancelled(Box::pin(keep)).await;
+        Ok(())
+    }
+
+    async fn keep_orders(&self) {
+        loop {
+            let _ = tokio::time::timeout(LOOK, self.news.notified()).await;
+            let due = self.due(Instant::now());
+            let reads: Vec<_> = due.iter().map(|order| self.shards.history(*order)).collect();
+            for (order, read) in due.iter().zip(join_all(reads).await) {
+                if let Some(watched) = self.orders.lock().get_mut(order) {
+                    watched.add(read, &self.shards);
+                }
+            }
+            if due.len() == READ_AT_ONCE {
+                self.news.notify_one();
+            }
+            tokio::time::sleep(COLLECT).await;
+        }
+    }
+
+    /// The orders to be read now. Those that no stream shows any more are forgotten.
+    fn due(&self, now: Instant) -> Vec<OrderId> {
+        let mut orders = self.orders.lock();
+        orders.retain(|_, watched| watched.snapshots.receiver_count() > 0);
+        let is_old = |watched: &Watched| watched.read.is_none_or(|read| now - read >= LOOK);
+        let is_due = |order: OrderId, watched: &Watched| {
+            watched.is_due || is_old(watched) && !self.progress.follows(partition_of(order))
+        };
+        let due = orders.iter_mut().filter(|(order, watched)| is_due(**order, watched));
+        due.take(READ_AT_ONCE)
+            .map(|(order, watched)| {
+                (watched.is_due, watched.read) = (false, Some(now));
+                *order
+            })
+            .collect()
+    }
+}
+
+impl Watched {
+    /// Shows what was read. What could not be read is due again.
+    fn add(&mut self, read: anyhow::Result<Option<History>>, shards: &Shards) {
+        match read {
+            Ok(history) => {
+                let event = history.and_then(|history| {
+                    let id = id_of(&history);
+                    let bytes = event("order", Some(&id), &present(shards, &history)?).ok()?;
+                    Some(Snapshot { id: Some(id), bytes })
+                });
+                if let Some(event) = event {
+                    show(&self.snapshots, event);
+                }
+            }
+            Err(_) => self.is_due = true,
+        }
+    }
+}
+
+/// The order and which facts were heard of it, a bit each: what is shown follows from them.
+fn id_of(history: &History) -> String {
+    let facts = history.heard.iter().fold(0, |facts, heard| facts | 1 << heard.fact.code());
+    format!("{}:{facts}", history.order.order_id)
+}
+
+impl Feed {
+    fn new(name: &'static str) -> Self {
+        Self { name, snapshots: watch::Sender::default() }
+    }
+
+    /// Reads it again and again, as long as some stream shows it.
+    async fn keep<T: Serialize, R: Future<Output = anyhow::Result<T>>>(
+        &self,
+        pause: Duration,
+        read: impl Fn() -> R,
+    ) {
+        loop {
+            if self.snapshots.receiver_count() == 0 {
+                // What is old is not shown to the next.
+                self.snapshots.send_replace(Snapshot::default());
+            } else {
+                match read().await.and_then(|read| Ok(event(self.name, None, &read)?)) {
+                    Ok(bytes) => show(&self.snapshots, Snapshot { id: None, bytes }),
+                    // How far the lists are stays as it is, and is shown.
+                    Err(error) => tracing::debug!(
+                        feed = self.name,
+                        error = format!("{error:#}"),
+                        "what streams show"
+                    ),
+                }
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+fn show(snapshots: &watch::Sender<Snapshot>, new: Snapshot) {
+    snapshots.send_if_modified(|shown| {
+        let is_new = *shown != new;
+        *shown = new;
+        is_new
+    });
+}
+
+/// What there is to show, and then whatever takes its place.
+fn changes(mut snapshots: watch::Receiver<Snapshot>) -> BoxStream<'static, Snapshot> {
+    snapshots.mark_changed();
+    stream::unfold(snapshots, |mut snapshots| async {
+        snapshots.changed().await.ok()?;
+        let snapshot = snapshots.borrow_and_update().clone();
+        Some((snapshot, snapshots))
+    })
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use ordersaga_contract::EventKind;
+
+    use super::*;
+    use crate::examples::event as example;
+
+    #[test]
+    fn a_query_says_what_is_wanted() {
+        let parse = |query: &str| Wanted::parse(query).map_err(|failure| failure.to_string());
+        let order = |id: i64| OrderId::try_from(id).unwrap();
+        let orders = vec![order(5), order(9_223_372_036_854_775_807)];
+        assert_eq!(
+            parse("order_id=9223372036854775807&newest=true&order_id=5&order_id=5&stats=false"),
+            Ok(Wanted { orders, newest: true, ..Wanted::default() })
+        );
+        assert_eq!(parse(""), Ok(Wanted::default()));
+        let many: Vec<_> = (1..=21).map(|order| format!("order_id={order}")).collect();
+        for wrong in
+            ["order_id=0", "order_id=", "newest=1", "stuck", "oldest=true", &many.join("&")]
+        {
+            assert!(parse(wrong).unwrap_err().starts_with("invalid-parameter"), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_stream_gets_the_newest_and_each_once() {
+        let feed = Feed::new("newest");
+        let mut slow = changes(feed.snapshots.subscribe());
+        let shown = |text: &'static str| Snapshot { id: None, bytes: text.into() };
+        assert_eq!(slow.next().await, Some(Snapshot::default()));
+        for text in ["one", "two", "two"] {
+            show(&feed.snapshots, shown(text));
+        }
+        assert_eq!(slow.next().await, Some(shown("two")));
+        show(&feed.snapshots, shown("two"));
+        let more = tokio::time::timeout(Duration::from_millis(20), slow.next());
+        assert!(more.await.is_err(), "nothing has changed");
+        drop(feed);
+        assert_eq!(slow.next().await, None);
+    }
+
+    #[test]
+    fn an_id_tells_which_facts_were_heard() {
+        let placed = example(7, EventKind::OrderPlaced, 0);
+        let mut history = History::of(&placed);
+        let first = id_of(&history);
+        history.add(History::of(&placed));
+        assert_eq!(id_of(&history), first, "heard twice");
+        history.add(History::of(&example(7, EventKind::ItemReserved, 1)));
+        assert_ne!(id_of(&history), first);
+    }
+}
