@@ -343,7 +343,7 @@ impl ListApi {
             from: from.0,
             to: to.0,
         };
-        let limit = or(limit.0, PAGE);
+        let limit = PageSize::or(limit.0, PAGE);
         let page = self.0.orders(filter, after.0.map(OrderId::from), limit).await;
         Ok(OrdersFound::Found(JsonBody(page.map_err(Failure::unavailable)?)))
     }
@@ -362,7 +362,7 @@ impl ListApi {
         #[oai(example = "a_page")]
         limit: Query<Option<PageSize>>,
     ) -> Result<StuckFound, Failure> {
-        let found = self.0.stuck(or(limit.0, PAGE)).await;
+        let found = self.0.stuck(PageSize::or(limit.0, PAGE)).await;
         Ok(StuckFound::Found(JsonBody(found.map_err(Failure::unavailable)?)))
     }
 
@@ -384,17 +384,13 @@ impl ListApi {
         limit: Query<Option<Minutes>>,
     ) -> Result<Counted, Failure> {
         let time = from.0.unwrap_or(DateTime::UNIX_EPOCH)..to.0.unwrap_or(FAR);
-        let counts = self.0.stats(time, or(limit.0, HOUR)).await;
+        let counts = self.0.stats(time, Minutes::or(limit.0, HOUR)).await;
         Ok(Counted::Counted(JsonBody(counts.map_err(Failure::unavailable)?)))
     }
 }
 
 /// Later than every minute that is counted.
 const FAR: DateTime<Utc> = DateTime::<Utc>::from_timestamp(253_402_300_799, 0).unwrap();
-
-fn or<const MAX: i64>(limit: Option<Bounded<1, MAX>>, default: usize) -> usize {
-    limit.and_then(|limit| limit.get().try_into().ok()).unwrap_or(default)
-}
 
 impl From<Counts> for Stats {
     fn from(counts: Counts) -> Self {

@@ -36,6 +36,13 @@ impl<const MIN: i64, const MAX: i64> Bounded<MIN, MAX> {
     }
 }
 
+impl<const MAX: i64> Bounded<1, MAX> {
+    /// How many things are asked for, or `default` where nobody says.
+    pub fn or(asked: Option<Self>, default: usize) -> usize {
+        asked.and_then(|asked| asked.0.try_into().ok()).unwrap_or(default)
+    }
+}
+
 impl<const MIN: i64, const MAX: i64> From<Bounded<MIN, MAX>> for i64 {
     fn from(value: Bounded<MIN, MAX>) -> Self {
         value.0
@@ -271,6 +278,12 @@ mod tests {
             assert_eq!(Id::parse_from_parameter(text).ok().map(Id::get), expected, "{text:?}");
         }
         assert_eq!(Bounded::<-5, 5>::parse_from_parameter("-5").ok().map(Bounded::get), Some(-5));
+    }
+
+    #[test]
+    fn how_many_are_asked_for_has_a_default() {
+        type Limit = Bounded<1, 200>;
+        assert_eq!([Limit::new(200), None].map(|asked| Limit::or(asked, 50)), [200, 50]);
     }
 
     #[test]
