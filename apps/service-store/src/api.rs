@@ -1,4 +1,6 @@
-//! The HTTP API: find and add items.
+//! The HTTP API: find and add items, and [`lists`] of them.
+
+pub(crate) mod lists;
 
 use ordersaga_runtime::http::{
     About, AsciiText, Bounded, ClientAddress, Failure, Id, JsonBody, Link, LookupFailure,
@@ -20,8 +22,9 @@ pub(crate) const ABOUT: About = About {
     name: crate::NAME,
     title: "Store",
     version: env!("CARGO_PKG_VERSION"),
-    description: "Keeps items and what is reserved of them. Reserving itself is asynchronous: \
-                  orders arrive by the topic `incoming`, answers leave by `reservation` and `reset`.",
+    description: "Keeps items and what is reserved of them, finds and lists both. Reserving itself \
+                  is asynchronous: orders arrive by the topic `incoming`, answers leave by \
+                  `reservation` and `reset`.",
     server: "http://127.0.0.1:8002",
     location: "/api/v1/items/find?item_id=4",
     links: &[Link {
@@ -78,6 +81,10 @@ fn an_item() -> Id {
 
 fn id(number: i64) -> Id {
     Id::new(number).expect("ids are positive")
+}
+
+fn no_item() -> LookupFailure {
+    LookupFailure::not_found("There is no item with this item_id.")
 }
 
 /// Units of an item.
@@ -151,9 +158,7 @@ impl Api {
         item_id: Query<Id>,
     ) -> Result<Found, LookupFailure> {
         let found = self.items.find(item_id.0.into()).await.map_err(Failure::unavailable)?;
-        found
-            .map(|item| Found::Found(JsonBody(item)))
-            .ok_or_else(|| LookupFailure::not_found("There is no item with this item_id."))
+        found.map(|item| Found::Found(JsonBody(item))).ok_or_else(no_item)
     }
 
     /// Add an item

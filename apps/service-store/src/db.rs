@@ -1,4 +1,5 @@
-//! The SQL of service-store. Each function is one or two statements for a whole batch.
+//! The SQL of service-store, but for that of [lists](crate::lists). Each function is one or two
+//! statements for a whole batch.
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};

@@ -5,6 +5,7 @@ mod cache;
 mod config;
 mod db;
 mod items;
+mod lists;
 mod reservations;
 mod view;
 
@@ -18,12 +19,14 @@ use ordersaga_runtime::lifecycle::Stage;
 use ordersaga_runtime::rows::Rows;
 use ordersaga_runtime::service::{self, Service};
 
+use crate::api::lists::ListApi;
 use crate::config::Config;
+use crate::lists::Lists;
 
 const NAME: &str = "service-store";
 
 fn main() -> anyhow::Result<ExitCode> {
-    if http::print_spec::<api::Api>(&api::ABOUT) {
+    if http::print_spec::<(api::Api, ListApi)>(&api::ABOUT) {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(migrated) = service::migrate(NAME, db::MIGRATIONS) {
@@ -42,6 +45,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let rows = Rows::new("item", config.items_limit);
     let items = items::Items::new(service.pool.clone(), cache.clone(), keys.clone(), rows.clone());
     let api = api::Api::new(items, RateLimit::new(config.items_per_second));
+    let api = (api, ListApi::new(Lists::new(service.pool.clone())));
     let http = &config.service.http;
     service.serve(HttpService::new(api::ABOUT, api, service.health.clone(), http)).await?;
 

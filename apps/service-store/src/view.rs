@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use poem_openapi::types::Example;
 use poem_openapi::{Enum, Object};
 use serde::{Deserialize, Serialize};
+use sqlx::FromRow;
 
 /// An item.
 #[derive(Debug, Clone, PartialEq, Eq, Object, Serialize, Deserialize)]
@@ -78,4 +79,70 @@ pub(crate) enum ReservationState {
     Reserved,
     /// Given back.
     Released,
+}
+
+impl TryFrom<i16> for ReservationState {
+    type Error = String;
+
+    /// Of the codes in the database, which has more.
+    fn try_from(code: i16) -> Result<Self, String> {
+        match code {
+            1 => Ok(Self::Reserved),
+            2 => Ok(Self::Released),
+            _ => Err(format!("{code} holds nothing and never did")),
+        }
+    }
+}
+
+/// An item as lists have it.
+#[derive(Debug, Object, Serialize, FromRow)]
+#[oai(example)]
+pub(crate) struct ItemSummary {
+    /// The item.
+    pub(crate) item_id: i64,
+    /// Who sells it.
+    pub(crate) seller_id: i64,
+    /// What it is called.
+    pub(crate) name: String,
+    /// Price of a unit in the currency's minor units.
+    pub(crate) price: i64,
+    /// Units there are.
+    pub(crate) quantity: i64,
+    /// Units free to be reserved.
+    pub(crate) available: i64,
+    /// Units reserved now.
+    pub(crate) reserved: i64,
+}
+
+impl Example for ItemSummary {
+    fn example() -> Self {
+        let ItemView {
+            item_id, seller_id, item_name, price, quantity, available, reserved, ..
+        } = ItemView::example();
+        Self { item_id, seller_id, name: item_name, price, quantity, available, reserved }
+    }
+}
+
+/// A reservation of an item, with whose order it is and how much.
+#[derive(Debug, Object, Serialize, FromRow)]
+#[oai(example)]
+pub(crate) struct ReservationDetails {
+    /// Whose it is.
+    pub(crate) order_id: i64,
+    /// Who ordered.
+    pub(crate) client_id: i64,
+    /// How many units.
+    pub(crate) quantity: i64,
+    /// Held or given back.
+    #[sqlx(try_from = "i16")]
+    pub(crate) state: ReservationState,
+    /// Since when.
+    pub(crate) time: DateTime<Utc>,
+}
+
+impl Example for ReservationDetails {
+    fn example() -> Self {
+        let ReservationView { order_id, state, time } = ReservationView::example();
+        Self { order_id, client_id: 7, quantity: 1, state, time }
+    }
 }

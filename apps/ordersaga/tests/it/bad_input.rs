@@ -6,7 +6,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
 use crate::bed::{Bed, saga};
-use crate::client::{ADD, CANCEL, CREATE, FIND, STATUS, order_for};
+use crate::client::{ADD, CANCEL, CREATE, FIND, ITEMS, RESERVATIONS, STATUS, order_for};
 
 /// A body of this text for an endpoint that takes JSON.
 fn with_body(
@@ -134,6 +134,7 @@ fn defect_18_a_wrong_parameter_is_refused_by_name_and_nothing_is_written() -> Re
             (Service::CreateOrder, Method::POST, CANCEL, "order_id"),
             (Service::Monitoring, Method::GET, STATUS, "order_id"),
             (Service::Store, Method::GET, FIND, "item_id"),
+            (Service::Store, Method::GET, RESERVATIONS, "item_id"),
         ] {
             let url = format!("{}{path}", bed.url(service));
             let refused = async |query: String, name: &str| {
@@ -239,6 +240,7 @@ fn unknown_paths_and_methods_are_refused() -> Result<()> {
             (Service::CreateOrder, Method::DELETE, CANCEL, "POST"),
             (Service::Monitoring, Method::POST, STATUS, "GET, HEAD"),
             (Service::Store, Method::PUT, FIND, "GET, HEAD"),
+            (Service::Store, Method::POST, ITEMS, "GET, HEAD"),
             (Service::Store, Method::GET, ADD, "POST"),
             (Service::Store, Method::POST, "/metrics", "GET, HEAD"),
         ] {

@@ -21,6 +21,8 @@ pub(crate) const ORDERS: &str = "/api/v1/orders";
 pub(crate) const STUCK: &str = "/api/v1/orders/stuck";
 pub(crate) const STATS: &str = "/api/v1/stats";
 pub(crate) const STREAM: &str = "/api/v1/stream";
+pub(crate) const ITEMS: &str = "/api/v1/items";
+pub(crate) const RESERVATIONS: &str = "/api/v1/items/reservations";
 pub(crate) const FIND: &str = "/api/v1/items/find";
 pub(crate) const ADD: &str = "/api/v1/items/add";
 
