@@ -108,7 +108,7 @@ const LN_2: f64 = std::f64::consts::LN_2;
 
 /// All that take room, but for what is empty again soon: outbox, dead letters and the index of
 /// orders still placed.
-pub static ALL: [Relation; 12] = [
+pub static ALL: [Relation; 14] = [
     // An update leaves a dead row; where vacuum clears it, an insert leaves the reserve free again.
     reckoned("orders", CREATE, Kept::Orders, order, (0.8, FILLFACTOR)),
     measured("orders_pkey", CREATE, 1.0, |_| entry(8.0), |_| 1.0),
@@ -118,6 +118,8 @@ pub static ALL: [Relation; 12] = [
     reckoned("idempotency_key_expiry", CREATE, Kept::Keys, expiry, (0.9, RISING)),
     reckoned("item", STORE, Kept::Catalogue, item, (0.5, FILLFACTOR)),
     reckoned("item_pkey", STORE, Kept::Catalogue, |_| entry(8.0), (0.9, RISING)),
+    reckoned("item_of_seller", STORE, Kept::Catalogue, |_| entry(16.0), (LN_2, RANDOM)),
+    reckoned("item_by_name", STORE, Kept::Catalogue, name, (LN_2, RANDOM)),
     measured("reservation", STORE, 1.0, reservation, |_| 1.0),
     Relation {
         per_order: |p| 1.0 + ENTRIES_OF_A_RELEASE * p.cancel_share,
@@ -158,6 +160,11 @@ fn expiry(shape: &Shape) -> f64 {
 
 fn item(shape: &Shape) -> f64 {
     row(&[Eight, Eight, Text(shape.name_chars), Eight, Eight, Eight, Eight, Eight])
+}
+
+/// A name with its length, and an id.
+fn name(shape: &Shape) -> f64 {
+    entry(1.0 + shape.name_chars + 8.0)
 }
 
 fn reservation(_: &Shape) -> f64 {
