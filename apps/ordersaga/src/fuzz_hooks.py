@@ -32,21 +32,25 @@ def before_load_schema(ctx, raw_schema):
 
 @schemathesis.hook("before_call")
 def name_items_legibly(ctx, case, kwargs):
+    if case.path.endswith("/items/add") and isinstance(case.body, dict) and "name" in case.body:
+        case.body = {**case.body, "name": legible(case, case.body["name"])}
+    if case.path.endswith("/items") and "name" in (case.query or {}):
+        case.query["name"] = legible(case, case.query["name"])
+
+
+def legible(case, name):
     """The pattern of names says only a part of what their description says in words.
 
     What the pattern refuses is meant to be refused, and stays as it is.
     """
-    if not case.path.endswith("/items/add") or not isinstance(case.body, dict):
-        return
-    name = case.body.get("name")
     if not isinstance(name, str) or not pattern_of_names(case).search(name):
-        return
+        return name
     kind = unicodedata.category
     ends = ("Zl", "Zp")
     name = "".join("x" if kind(c)[0] == "C" or kind(c) in ends else c for c in name)
     if not any(kind(letter)[0] in "LNPS" and letter not in INVISIBLE for letter in name):
         name = "x" + name[1:]
-    case.body = {**case.body, "name": name}
+    return name
 
 
 def pattern_of_names(case):
