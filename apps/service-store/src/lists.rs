@@ -109,7 +109,7 @@ async fn items(
 /// index.
 fn select_items(filter: &Filter, after: Option<ItemId>, limit: i64) -> QueryBuilder<Postgres> {
     let mut select = QueryBuilder::new(
-        "SELECT item_id, seller_id, name, price, quantity, quantity - reserved AS available, \
+        "SELECT item_id, seller_id, name AS item_name, price, quantity, quantity - reserved AS available, \
                 reserved FROM item WHERE true",
     );
     if let Some(seller) = filter.seller {

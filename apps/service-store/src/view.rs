@@ -103,7 +103,7 @@ pub(crate) struct ItemSummary {
     /// Who sells it.
     pub(crate) seller_id: i64,
     /// What it is called.
-    pub(crate) name: String,
+    pub(crate) item_name: String,
     /// Price of a unit in the currency's minor units.
     pub(crate) price: i64,
     /// Units there are.
@@ -119,7 +119,7 @@ impl Example for ItemSummary {
         let ItemView {
             item_id, seller_id, item_name, price, quantity, available, reserved, ..
         } = ItemView::example();
-        Self { item_id, seller_id, name: item_name, price, quantity, available, reserved }
+        Self { item_id, seller_id, item_name, price, quantity, available, reserved }
     }
 }
 

@@ -185,7 +185,7 @@ fn items_are_listed_newest_first_or_by_name_whatever_the_filters() -> Result<()>
         }
         for item in rows(&OF_ITEMS.page(bed, "").await?) {
             let found = bed.item(item["item_id"].as_i64().context("no id")?).await?;
-            ensure!(item["name"] == found["item_name"], "{item} {found}");
+            ensure!(item["item_name"] == found["item_name"], "{item} {found}");
             for same in ["seller_id", "price", "quantity", "available", "reserved"] {
                 ensure!(item[same].is_i64() && item[same] == found[same], "{same}: {item} {found}");
             }
