@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use prometheus::Registry;
@@ -10,8 +11,11 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnection, PgPool, Postgres};
 
 use crate::consumer::Consumer;
+use crate::dead_letters::DeadLetters;
 use crate::metrics::Metrics;
-use crate::{Batch, BuildError, CommitError, Handler, Message, Outbox, Relay, trace};
+use crate::{
+    Batch, BuildError, CommitError, Error, Handler, Message, Outbox, Relay, Search, search, trace,
+};
 
 /// What brings the bus' tables up to date, in the schema `sagabus`, for a role that may create a
 /// schema in the database. A role that is not their owner is given its rights by
@@ -102,6 +106,23 @@ impl Bus {
     ) -> Consumer<H> {
         let topics = topics.into_iter().map(Into::into).collect();
         Consumer::new(self.0.clone(), group.into(), topics, handler)
+    }
+
+    /// The letters of this environment.
+    pub fn dead_letters(&self) -> DeadLetters {
+        let Inner { kafka, topic_prefix, dead_letter_topic, .. } = &*self.0;
+        DeadLetters::new(kafka.clone(), topic_prefix, dead_letter_topic)
+    }
+
+    /// Looks for records in topics, for as long as `limit`, with a client that is made for it. The
+    /// client insists on a group, and the broker may ask for a right to it; it is not joined. Blocks.
+    pub fn search<T>(
+        &self,
+        group: &str,
+        limit: Duration,
+        look: impl FnOnce(&Search<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        search::run(&self.0, group, Instant::now() + limit, look)
     }
 }
 

@@ -35,13 +35,19 @@ pub fn is_traceparent(text: &str) -> bool {
         && fields[1..3].iter().all(|id| id.bytes().any(|c| c != b'0'))
 }
 
+/// The id of the trace that a context belongs to; `None` if it is none.
+pub fn trace_id(traceparent: &str) -> Option<&str> {
+    traceparent.split('-').nth(1).filter(|_| is_traceparent(traceparent))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_trace_context_is_taken_only_in_its_standard_form() {
-        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        let context = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(trace_id(context), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
         for other in [
             "",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
@@ -49,7 +55,7 @@ mod tests {
             "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
             "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         ] {
-            assert!(!is_traceparent(other), "{other}");
+            assert_eq!(trace_id(other), None, "{other}");
         }
     }
 }

@@ -170,3 +170,9 @@ pub(crate) fn headers(message: &BorrowedMessage<'_>) -> Vec<(String, Option<Vec<
     });
     headers.unwrap_or_default()
 }
+
+/// The time since 1970 at which the producer was given a record, if it says so.
+pub(crate) fn created(message: &BorrowedMessage<'_>) -> Option<Duration> {
+    let millis = message.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok());
+    millis.map(Duration::from_millis)
+}

@@ -18,6 +18,7 @@ mod pace;
 mod producer;
 mod raw_record;
 mod relay;
+mod search;
 #[cfg(feature = "opentelemetry")]
 pub mod trace;
 #[cfg(not(feature = "opentelemetry"))]
@@ -38,6 +39,7 @@ pub use outbox::{Batch, FIRST_PARAMETER, Insert, Outbox};
 pub use pace::Pace;
 pub use raw_record::{Found, RawRecord};
 pub use relay::{Invalidate, Relay};
+pub use search::{Search, Searched};
 pub use watcher::Watcher;
 
 pub use {prometheus, rdkafka, sqlx};

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 use crate::dead_letters::Header;
 use crate::{Error, kafka};
@@ -18,6 +19,8 @@ const POLL: Duration = Duration::from_millis(50);
 pub struct RawRecord {
     /// Its offset.
     pub offset: i64,
+    /// When its producer was given it, or the broker if the topic has it so; if it says so.
+    pub time: Option<DateTime<Utc>>,
     /// Its key.
     pub key: Option<Vec<u8>>,
     /// Its payload.
@@ -31,6 +34,7 @@ impl RawRecord {
         let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
         Self {
             offset: message.offset(),
+            time: message.timestamp().to_millis().and_then(DateTime::from_timestamp_millis),
             key: owned(message.key()),
             payload: owned(message.payload()),
             headers: kafka::headers(message),
@@ -49,15 +53,37 @@ pub enum Found {
     End,
 }
 
+/// What a client brings.
+pub(crate) enum Polled<'a> {
+    Record(BorrowedMessage<'a>),
+    Unreadable(String),
+    End,
+}
+
 /// Reads what stands at `offset` of a partition of `topic` (its full name), as whatever group:
 /// nothing is committed. Fails if the broker does not answer within `limit`. Blocks.
 pub(crate) fn read(
-    settings: &rdkafka::ClientConfig,
+    settings: &ClientConfig,
     topic: &str,
     partition: i32,
     offset: i64,
     limit: Duration,
 ) -> Result<Found, Error> {
+    with_client(settings, |client| {
+        begin(client, topic, partition, offset)?;
+        Ok(match poll(client, Instant::now() + limit).ok_or_else(silent)? {
+            Polled::Record(message) => Found::Record(RawRecord::of(&message)),
+            Polled::Unreadable(error) => Found::Unreadable(error),
+            Polled::End => Found::End,
+        })
+    })
+}
+
+/// Lends a client of a group that it does not join, and to which it commits nothing.
+pub(crate) fn with_client<T>(
+    settings: &ClientConfig,
+    work: impl FnOnce(&BaseConsumer) -> Result<T, Error>,
+) -> Result<T, Error> {
     let client: BaseConsumer = settings
         .clone()
         .set("enable.auto.commit", "false")
@@ -65,32 +91,44 @@ pub(crate) fn read(
         .set("auto.offset.reset", "earliest")
         .set("check.crcs", "true")
         .create()?;
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
-    client.assign(&list)?;
-    let found = poll(&client, limit);
+    let outcome = work(&client);
     // Closing waits for a broker, which may be gone: nobody waits for that.
     std::thread::spawn(move || drop(client));
-    found
+    outcome
 }
 
-fn poll(client: &BaseConsumer, limit: Duration) -> Result<Found, Error> {
-    let deadline = Instant::now() + limit;
+/// Lets a client read a partition from an offset on, and nothing else.
+pub(crate) fn begin(
+    client: &BaseConsumer,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+) -> Result<(), Error> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+    Ok(client.assign(&list)?)
+}
+
+/// What the client brings next; `None` if there is nothing until then.
+pub(crate) fn poll(client: &BaseConsumer, until: Instant) -> Option<Polled<'_>> {
     loop {
         match client.poll(POLL) {
-            Some(Ok(message)) => {
-                return Ok(Found::Record(RawRecord::of(&message)));
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(Found::End),
+            Some(Ok(message)) => return Some(Polled::Record(message)),
+            Some(Err(KafkaError::PartitionEOF(_))) => return Some(Polled::End),
             Some(Err(error)) if is_of_a_record(&error) => {
-                return Ok(Found::Unreadable(error.to_string()));
+                return Some(Polled::Unreadable(error.to_string()));
             }
             Some(Err(_)) | None => {}
         }
-        if Instant::now() >= deadline {
-            return Err(Error::other("the broker does not answer"));
+        if Instant::now() >= until {
+            return None;
         }
     }
+}
+
+/// The error for that.
+pub(crate) fn silent() -> Error {
+    Error::other("the broker does not answer")
 }
 
 /// Whether an error is about what stands in a partition, and not about the way there.

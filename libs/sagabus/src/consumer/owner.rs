@@ -408,8 +408,7 @@ impl<'c, H: Handler> Owner<'c, H> {
     fn read(&self, slot: Slot, raw: BorrowedMessage<'c>) -> (Item<'c, H::Message>, bool) {
         let Consumer { bus, handler, .. } = self.consumer;
         let topic = self.consumer.name(slot.place);
-        let created = raw.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok());
-        let created = created.map(Duration::from_millis);
+        let created = kafka::created(&raw);
         if let Some(created) = created {
             let now = Duration::from_micros((bus.clock)().timestamp_micros().unsigned_abs());
             let passed = now.saturating_sub(created).as_secs_f64();

@@ -20,6 +20,7 @@ pub async fn step_over(
 ) -> Result<(), Error> {
     let raw = raw.unwrap_or_else(|| RawRecord {
         offset: origin.offset,
+        time: None,
         key: None,
         payload: None,
         headers: vec![(header::CUT.to_owned(), None)],
