@@ -1,5 +1,8 @@
-//! The HTTP API: an order's status, and [`lists`] of orders.
+//! The HTTP API: an order's status and the [`evidence`] of it, [`lists`] of orders, and dead
+//! [`letters`].
 
+pub(crate) mod evidence;
+pub(crate) mod letters;
 pub(crate) mod lists;
 
 use std::mem;
@@ -30,7 +33,8 @@ pub(crate) const ABOUT: About = About {
     title: "Monitoring",
     version: env!("CARGO_PKG_VERSION"),
     description: "Answers for the status of each order: a fold over every event heard of it, \
-                  whatever the order in which they arrived. Lists orders, and counts what happened.",
+                  whatever the order in which they arrived. Shows the records behind it. Lists orders \
+                  and dead letters, and counts what happened.",
     server: "http://127.0.0.1:8001",
     location: "",
     links: &[],
@@ -38,9 +42,12 @@ pub(crate) const ABOUT: About = About {
         ("FactKind", &["ORDER_PLACED", "STOCK_RESERVED", "STOCK_RELEASED", "ORDER_CANCELLED"]),
         ("OrderWait", &["FOR_ANSWER", "FOR_RELEASE", "FOR_PLACING"]),
         ("CancelInitiator", &["BY_CLIENT", "BY_STORE", "BY_DEADLINE"]),
+        ("MissingRecord", &["RECORD_GONE", "RECORD_NOT_FOUND"]),
     ],
 };
 
+/// What is said of an order that nothing was heard of.
+const UNKNOWN: &str = "There is no order with this order_id.";
 /// The longest `wait_ms`.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(LONGEST_WAIT_MS as u64);
 const LONGEST_WAIT_MS: i64 = 30_000;
@@ -329,6 +336,8 @@ enum Tag {
     Status,
     /// Orders by what they have in common, and how many there are.
     Orders,
+    /// Records that consumers could not read or apply.
+    DeadLetters,
 }
 
 #[OpenApi(tag = "Tag::Status")]
@@ -362,7 +371,7 @@ impl Api {
         self.await_status(order_id.0.into(), patience, place.0)
             .await?
             .map(|status| Found::Found(JsonBody(status)))
-            .ok_or_else(|| LookupFailure::not_found("There is no order with this order_id."))
+            .ok_or_else(|| LookupFailure::not_found(UNKNOWN))
     }
 }
 

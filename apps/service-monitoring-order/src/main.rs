@@ -6,14 +6,17 @@ mod config;
 mod coordinator;
 mod db;
 mod desk;
+mod evidence;
 #[cfg(test)]
 mod examples;
 mod follower;
 mod in_flight;
+mod letters;
 mod lists;
 mod page;
 mod progress;
 mod shards;
+mod shown;
 mod stream;
 mod stuck;
 mod waiters;
@@ -28,10 +31,15 @@ use ordersaga_runtime::postgres;
 use ordersaga_runtime::service::{self, Service};
 use tokio::task::JoinSet;
 
+use crate::api::Api;
+use crate::api::evidence::EvidenceApi;
+use crate::api::letters::LetterApi;
 use crate::api::lists::{ListApi, Views};
 use crate::config::{Config, Migration, Node};
+use crate::evidence::Evidence;
 use crate::follower::Follower;
 use crate::in_flight::InFlight;
+use crate::letters::Letters;
 use crate::lists::Lists;
 use crate::progress::Progress;
 use crate::shards::Shards;
@@ -42,7 +50,7 @@ use crate::waiters::Waiters;
 const NAME: &str = "service-monitoring-order";
 
 fn main() -> anyhow::Result<ExitCode> {
-    if http::print_spec::<(api::Api, ListApi)>(&api::ABOUT) {
+    if http::print_spec::<(Api, ListApi, EvidenceApi, LetterApi)>(&api::ABOUT) {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(migration) = Migration::from_environment() {
@@ -78,12 +86,15 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
 
     let stop = service.stop(Stage::Intake);
     let (told, expected) = (waiters.clone(), progress.clone());
-    let status = api::Api::new(shards.clone(), told, expected, config.status_grace_ms, stop);
+    let status = Api::new(shards.clone(), told, expected, config.status_grace_ms, stop);
     let lists = Lists::new(shards.clone(), service.pool.clone(), progress.clone());
     let (lists, patience) = (Arc::new(lists), config.stuck_after_ms);
     let stuck = Arc::new(Stuck::new(lists.clone(), progress.clone(), in_flight.clone(), patience));
     let views = Arc::new(Views::new(lists, stuck.clone()));
-    let api = (status, ListApi::new(views.clone()));
+    let (bus, group) = (service.bus.clone(), config.service.kafka.group.clone());
+    let letters = LetterApi::new(Letters::new(bus.dead_letters()));
+    let evidence = EvidenceApi::new(Evidence::new(shards.clone(), bus, group));
+    let api = (status, ListApi::new(views.clone()), evidence, letters);
     let stop = service.stop(Stage::Intake);
     let hub = Arc::new(Hub::new(views, shards.clone(), progress.clone(), stop));
     let opened = hub.clone();

@@ -46,7 +46,7 @@ fn command(bed: &Bed, words: &str) -> Result<Command> {
     Ok(command)
 }
 
-async fn dlq(bed: &Bed, words: &str) -> Result<Said> {
+pub(crate) async fn dlq(bed: &Bed, words: &str) -> Result<Said> {
     Said::by(command(bed, words)?).await
 }
 
@@ -62,7 +62,7 @@ async fn names(bed: &Bed, filters: &str) -> Result<Vec<String>> {
 }
 
 /// A record that nobody can read; where it will stand if it is the first of its partition.
-fn poison(topic: &str, order: i64, payload: &[u8]) -> Result<(Record, String)> {
+pub(crate) fn poison(topic: &str, order: i64, payload: &[u8]) -> Result<(Record, String)> {
     let mut record = event(topic, order, 1, &json!({}))?;
     record.payload = payload.to_vec();
     record.headers = vec![("kind".to_owned(), b"poison".to_vec())];

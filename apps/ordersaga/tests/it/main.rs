@@ -17,6 +17,7 @@ mod delivery;
 mod dlq;
 mod documents;
 mod events;
+mod evidence;
 mod http;
 mod invariants;
 mod ipv6;

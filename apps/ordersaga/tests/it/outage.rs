@@ -8,7 +8,7 @@ use ordersaga_contract::partition_of;
 use ordersaga_devstack::{Cluster, Part, Service, ServiceProcess};
 
 use crate::bed::{Bed, Plan, block_on, until};
-use crate::client::{order_for, state_of};
+use crate::client::{DEAD_LETTERS, EVIDENCE, order_for, state_of};
 use crate::invariants;
 
 #[test]
@@ -117,6 +117,8 @@ fn with_the_broker_away_orders_are_accepted_and_end_when_it_is_back() -> Result<
         let plan = Plan::default().broker(broker.url());
         plan.run(async |bed| {
             let item = bed.add_item(10).await?;
+            let known = bed.place(&order_for(1000)).await?;
+            bed.reaches(known, "SHIPPING").await?;
             let pids: Vec<_> = bed.services.values().map(ServiceProcess::pid).collect();
             broker.kill9().await?;
             let back_at = tokio::time::Instant::now() + OUTAGE;
@@ -135,6 +137,10 @@ fn with_the_broker_away_orders_are_accepted_and_end_when_it_is_back() -> Result<
                 Ok(bed.metric(Service::CreateOrder, "outbox_pending").await? >= 21)
             })
             .await?;
+            for path in [format!("{EVIDENCE}?order_id={known}"), DEAD_LETTERS.to_owned()] {
+                let answer = bed.get(Service::Monitoring, &path).await?;
+                answer.is_problem(503, "unavailable", None).context(path)?;
+            }
             tokio::time::sleep_until(back_at).await;
             broker.start().await?;
             bed.wait_ready().await?;

@@ -18,7 +18,7 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 use crate::bed::{Bed, Plan, WITHIN, block_on, until};
-use crate::client::{order_for, state_of};
+use crate::client::{DEAD_LETTERS, EVIDENCE, order_for, state_of};
 use crate::dlq::{Said, program};
 
 /// The users of `redpanda/access.toml`, and the variables that hold their passwords for the job.
@@ -154,6 +154,7 @@ fn a_fully_secured_system_takes_and_cancels_orders() -> Result<()> {
             until("the stock is back", async || Ok(bed.item(item).await?["available"] == 1))
                 .await?;
             hits_the_cache(bed, item).await?;
+            may_read_the_topics(bed, shipped).await?;
             coordinator_is_encrypted(bed).await
         };
         parts.plan("whole").await?.run(test).await
@@ -167,6 +168,17 @@ async fn hits_the_cache(bed: &Bed, item: i64) -> Result<()> {
         Ok(bed.metric(Service::Store, "cache_requests_total{result=\"hit\"}").await? > 0)
     })
     .await
+}
+
+/// Monitoring's user may look for records, and at dead letters.
+async fn may_read_the_topics(bed: &Bed, order: i64) -> Result<()> {
+    let path = format!("{EVIDENCE}?order_id={order}");
+    let evidence = bed.get(Service::Monitoring, &path).await?.expect(200)?;
+    let mut facts = evidence["facts"].as_array().into_iter().flatten();
+    ensure!(facts.all(|fact| fact["record"].is_object()), "{evidence}");
+    let letters = bed.get(Service::Monitoring, DEAD_LETTERS).await?.expect(200)?;
+    ensure!(letters["is_complete"] == true, "{letters}");
+    Ok(())
 }
 
 async fn coordinator_is_encrypted(bed: &Bed) -> Result<()> {

@@ -18,9 +18,9 @@ use crate::lists::{Counts, Listed, Lists};
 use crate::page::Filter;
 use crate::stuck::{Overdue, Stuck};
 
-/// Orders of a page, and how many unless said.
-type PageSize = Bounded<1, 200>;
-const PAGE: usize = 50;
+/// Things on a page, and how many unless said.
+pub(super) type PageSize = Bounded<1, 200>;
+pub(super) const PAGE: usize = 50;
 /// Minutes of an answer, and how many unless said.
 type Minutes = Bounded<1, 1_440>;
 const HOUR: usize = 60;
@@ -237,7 +237,7 @@ fn an_end() -> Option<Id> {
     Id::new(1_000)
 }
 
-fn a_page() -> Option<PageSize> {
+pub(super) fn a_page() -> Option<PageSize> {
     Bounded::new(20)
 }
 
