@@ -1,0 +1,307 @@
+// Drives the order desk of a running stack in Debian's Chromium, as people use it.
+//
+//     npm install && node run.mjs http://localhost:8001 OUTDIR
+//
+// It waits for states and never for time. Screenshots of every view go to OUTDIR. With DESK_DIR the page
+// comes from that folder instead of the service, so that it can be changed without building the service.
+
+import { mkdir, readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { chromium } from 'playwright-core';
+
+const [url, out] = process.argv.slice(2);
+if (!url || !out) {
+  console.error('usage: node run.mjs URL OUTDIR');
+  process.exit(2);
+}
+const { DESK_DIR, CHROMIUM = '/usr/bin/chromium' } = process.env;
+const LIMIT = 60_000;
+const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+await mkdir(out, { recursive: true });
+// A page that comes from no address may not ask this machine's services.
+const args = [...(DESK_DIR ? ['--disable-features=LocalNetworkAccessChecks'] : []), ...(process.getuid() ? [] : ['--no-sandbox'])];
+const browser = await chromium.launch({ executablePath: CHROMIUM, args });
+
+// Chromium reports each 4xx as an error. These are asked for knowingly: what an older service lacks, an
+// order that does not exist, one with a wrong field.
+const MAY_FAIL = /\/api\/v1\/(stream|items|items\/reservations|status|orders\/create)(\?|$)/;
+const complaints = [];
+
+function ensure(condition, text) {
+  if (!condition) throw new Error(text);
+}
+
+/** A browser of its own with one page. */
+async function open(hash = '#/', options = {}) {
+  const context = await browser.newContext({ locale: 'en-GB', viewport: { width: 1280, height: 900 }, ...options });
+  context.setDefaultTimeout(LIMIT);
+  const page = await tab(context, hash);
+  return { context, page };
+}
+
+async function tab(context, hash = '#/') {
+  const page = await context.newPage();
+  page.on('pageerror', (error) => complaints.push(error.stack));
+  page.on('console', (message) => {
+    const from = message.location().url;
+    const isExpected = MAY_FAIL.test(from) && / 4\d\d /.test(message.text());
+    if (['error', 'warning'].includes(message.type()) && !isExpected) complaints.push(`${message.text()} (${from})`);
+  });
+  if (DESK_DIR) await page.route(/:8001\/(desk\/.*)?$/, fromDisk);
+  await page.goto(`${url}/${hash}`);
+  return page;
+}
+
+/** The page's file, with the policy that the service sends. */
+async function fromDisk(route) {
+  const { pathname, hostname } = new URL(route.request().url());
+  const policy = `default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self' http://${hostname}:8000 http://${hostname}:8002; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types lit-html`;
+  const file = pathname === '/' ? 'index.html' : pathname.slice('/desk/'.length);
+  await route.fulfill({ path: path.join(DESK_DIR, file), headers: { 'Content-Security-Policy': policy } });
+}
+
+const isLive = (page) => page.locator('.connection:is(.live, .polling)').waitFor();
+const shown = (page, selector, text) => page.locator(selector, { hasText: text }).first().waitFor();
+const go = (page, hash) => page.evaluate((to) => (location.hash = to), hash);
+
+/** Waits until the view has what it shows. */
+async function settled(page) {
+  await page.waitForFunction(() => document.querySelector('h1') && !document.querySelector('.reading'));
+}
+
+async function place(page, fields = {}) {
+  await page.waitForFunction(() => document.querySelector('[name=seller_id]')?.value);
+  for (const [name, text] of Object.entries(fields)) await page.fill(`main [name=${name}]`, text);
+  await page.click('main button.primary');
+}
+
+/** The id of the order that the form has placed. */
+async function placedId(page) {
+  return (await page.locator('.done a.id').textContent()).trim();
+}
+
+/** Ids as the API writes them: JSON.parse of this program would round them. */
+async function idsOf(order) {
+  const answer = await fetch(`${url}/api/v1/status?order_id=${order}&wait_ms=0`);
+  return Object.fromEntries([...(await answer.text()).matchAll(/"(\w+_id)":(\d+)/g)].map(([, name, id]) => [name, id]));
+}
+
+/** A client that nobody else is, near the end of what an id can be. */
+const client = `${2n ** 63n - 1n - BigInt(Math.floor(Math.random() * 1e9))}`;
+let order;
+
+const checks = {
+  async 'an order is placed, ships and is cancelled before one\'s eyes'() {
+    const { context, page } = await open();
+    await isLive(page);
+    await page.evaluate(() => (window.isTheSame = true));
+    await place(page, { client_id: client });
+    order = await placedId(page);
+    await shown(page, '.done .badge', 'SHIPPING');
+    await shown(page, `tr:has(a[href="#/orders/${order}"]) .badge`, 'SHIPPING');
+    await page.click(`tr a[href="#/orders/${order}"]`);
+    await shown(page, '.timeline', 'RESERVED');
+    await page.click('#cancel');
+    await page.click('#keep');
+    await page.click('#cancel');
+    await page.click('[role=alertdialog] .danger');
+    for (const fact of ['CANCELLED', 'RELEASED']) {
+      await shown(page, '.done', fact);
+      await shown(page, '.timeline li', fact);
+    }
+    await shown(page, 'h1 + .badge', 'CANCELLED');
+    await shown(page, '.timeline li.undone', 'RESERVED');
+    ensure(await page.evaluate(() => window.isTheSame), 'the page was loaded again');
+    await page.screenshot({ path: path.join(out, 'cancelled.png'), fullPage: true });
+    await context.close();
+  },
+
+  async 'ids are exact'() {
+    const { context, page } = await open(`#/orders/${order}`);
+    await shown(page, '.details', client);
+    const ids = await idsOf(order);
+    ensure(ids.client_id === client && ids.order_id === order, `the API says ${JSON.stringify(ids)}`);
+    const { parse, partitions } = await page.evaluate(async () => {
+      const { parse } = await import('/desk/api.js');
+      const { partitionOf } = await import('/desk/partition.js');
+      const text = '{"order_id":9223372036854775807,"name":"1234567890123456789 \\"2\\"","price":1234567890123456789,"next":1,"f":1.2345678901234567}';
+      return { parse: JSON.stringify(parse(text)), partitions: ['1', '2', '3', '1000000', '4294967296', '9223372036854775807'].map(partitionOf) };
+    });
+    const exact = '{"order_id":"9223372036854775807","name":"1234567890123456789 \\"2\\"","price":"1234567890123456789","next":"1","f":1.2345678901234567}';
+    ensure(parse === exact, parse);
+    ensure(`${partitions}` === '8,10,9,11,8,6', `partitions ${partitions}`);
+    await context.close();
+  },
+
+  async 'an order is found by its client, its step and its id'() {
+    const { context, page } = await open('#/find');
+    await page.fill('main [name=client_id]', client);
+    await page.selectOption('[name=step]', 'CANCELLED');
+    await page.click('main button.primary');
+    await shown(page, 'td.lead', order);
+    ensure(page.url().includes(`client_id=${client}&step=CANCELLED`), `the filter is not in the address: ${page.url()}`);
+    await page.fill('#find', order);
+    await page.press('#find', 'Enter');
+    await shown(page, 'h1', order);
+    await go(page, '#/orders/9223372036854775807');
+    await shown(page, '.problem', 'no order');
+    await context.close();
+  },
+
+  async 'a refusal and a wrong field are told in plain words'() {
+    const { context, page } = await open();
+    await place(page, { quantity: '0' });
+    await shown(page, '.problem', 'quantity');
+    await place(page, { quantity: '1', seller_id: '4242' });
+    await shown(page, '.done .badge', 'CANCELLED');
+    await page.click('.done a.id');
+    await shown(page, '.timeline', 'has another seller');
+    await context.close();
+  },
+
+  async 'an item is added, found and ordered'() {
+    const { context, page } = await open('#/items');
+    const form = page.locator('form', { has: page.locator('[name=price]') });
+    await form.locator('[name=name]').fill('Kettle 1.7 l');
+    await form.locator('[name=price]').fill('129900');
+    await form.locator('[name=quantity]').fill('3');
+    await form.locator('button').click();
+    await page.click('.done a.id');
+    await shown(page, 'h2', 'Kettle 1.7 l');
+    const item = (await page.locator('h1').textContent()).match(/\d+/)[0];
+    await go(page, '#/');
+    await page.fill('[name=item_id]', item);
+    await shown(page, 'form', 'Kettle 1.7 l');
+    await place(page, { quantity: '2' });
+    await shown(page, '.done .badge', 'SHIPPING');
+    await go(page, `#/items?item_id=${item}`);
+    await shown(page, 'tbody', 'RESERVED');
+    await context.close();
+  },
+
+  async 'keys'() {
+    const { context, page } = await open();
+    await settled(page);
+    await page.locator('h1').focus();
+    await page.keyboard.press('/');
+    ensure(await page.evaluate(() => document.activeElement.id === 'find'), '/ does not focus the search');
+    await page.evaluate(() => document.activeElement.blur());
+    await page.keyboard.press('j');
+    await page.keyboard.press('j');
+    await page.keyboard.press('k');
+    const [first, focused] = await page.evaluate(() => [document.querySelector('td.lead a').textContent, document.activeElement.textContent]);
+    ensure(first === focused, `j, j, k leads to ${focused} and not to ${first}`);
+    await page.keyboard.press('Enter');
+    await shown(page, 'h1', focused);
+    await page.keyboard.press('?');
+    await page.locator('dialog[open]').waitFor();
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('p');
+    await page.locator('.connection.paused').waitFor();
+    await page.keyboard.press('p');
+    await isLive(page);
+    await context.close();
+  },
+
+  async 'the tabs of a browser share one stream, and it outlives the tab that reads it'() {
+    const { context, page } = await open();
+    const streams = new Set();
+    const isStream = (request) => request.url().includes('/api/v1/stream');
+    context.on('request', (request) => isStream(request) && streams.add(request));
+    for (const end of ['requestfinished', 'requestfailed']) context.on(end, (request) => streams.delete(request));
+    await isLive(page);
+    const isPolling = await page.locator('.connection.polling').count();
+    const second = await tab(context);
+    await isLive(second);
+    await settled(second);
+    ensure(isPolling || streams.size <= 1, `${streams.size} streams of two tabs`);
+    await page.close();
+    await place(second, { client_id: client });
+    const id = await placedId(second);
+    await shown(second, `tr:has(a[href="#/orders/${id}"]) .badge`, 'SHIPPING');
+    await context.close();
+  },
+
+  async 'both languages have all words'() {
+    const { context, page } = await open('#/', { locale: 'ru-RU' });
+    await shown(page, 'nav', 'Застряли');
+    const words = await page.evaluate(async () => Object.entries((await import('/desk/words.js')).WORDS));
+    const places = (text) => [...text.matchAll(/\{\w+\}/g)].map(String).sort().join();
+    const wrong = words.filter(([, pair]) => pair.length !== 2 || !pair.every(Boolean) || places(pair[0]) !== places(pair[1]));
+    ensure(!wrong.length, `words that differ: ${wrong.map(([key]) => key)}`);
+    await page.click('header button:last-of-type');
+    await shown(page, 'nav', 'Stuck');
+    await page.reload();
+    await shown(page, 'nav', 'Stuck');
+    ensure((await page.getAttribute('html', 'lang')) === 'en', 'the document is not said to be in English');
+    await context.close();
+  },
+
+  async 'without scripts the page is text'() {
+    const { context, page } = await open('', { javaScriptEnabled: false });
+    await shown(page, 'pre', 'curl');
+    await shown(page, 'a[href="/docs/"]', 'API');
+    await context.close();
+  },
+};
+
+// Every view in every form: what it looks like, what axe says, and whether it fits.
+
+const FORMS = {
+  light: {},
+  dark: { colorScheme: 'dark' },
+  phone: { viewport: { width: 360, height: 740 }, hasTouch: true },
+  russian: { locale: 'ru-RU' },
+  'russian-phone-dark': { locale: 'ru-RU', colorScheme: 'dark', viewport: { width: 360, height: 740 }, hasTouch: true },
+};
+const views = () => ({
+  now: '#/',
+  find: `#/find?client_id=${client}`,
+  order: `#/orders/${order}`,
+  'no-order': '#/orders/9223372036854775807',
+  stuck: '#/stuck',
+  items: '#/items',
+  item: '#/items?item_id=1000',
+});
+
+async function looksRight(form) {
+  const { context, page } = await open('#/', FORMS[form]);
+  await isLive(page);
+  for (const [view, hash] of Object.entries(views())) {
+    await go(page, hash);
+    await settled(page);
+    await page.screenshot({ path: path.join(out, `${view}-${form}.png`), fullPage: true });
+    const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    ensure(over <= 0, `${view} is ${over} px too wide`);
+    await page.evaluate(axe);
+    const { violations } = await page.evaluate(() => axe.run());
+    const told = violations.map(({ id, help, nodes }) => `${id}: ${help}\n${nodes.map(({ html }) => `    ${html}`).join('\n')}`);
+    ensure(!told.length, `${view}: ${told.join('\n')}`);
+  }
+  await context.close();
+}
+for (const form of Object.keys(FORMS)) checks[`every view, ${form}: axe finds nothing, nothing is too wide`] = () => looksRight(form);
+
+async function passes([name, check]) {
+  const before = complaints.length;
+  try {
+    await check();
+    const told = complaints.slice(before);
+    ensure(!told.length, `the browser complains:\n${told.join('\n')}`);
+    console.log(`✓ ${name}`);
+    return true;
+  } catch (error) {
+    console.error(`✗ ${name}\n  ${error.message.replaceAll('\n', '\n  ')}`);
+    const open = browser.contexts().flatMap((context) => context.pages());
+    await open.at(-1)?.screenshot({ path: path.join(out, 'failed.png') }).catch(() => {});
+    await Promise.all(browser.contexts().map((context) => context.close()));
+    return false;
+  }
+}
+
+let failed = 0;
+for (const check of Object.entries(checks)) if (!(await passes(check))) failed += 1;
+await browser.close();
+console.log(failed ? `${failed} checks failed; see ${out}` : `All checks passed; screenshots are in ${out}.`);
+process.exit(failed ? 1 : 0);
