@@ -28,6 +28,7 @@ enum Need {
     Make,
     Openssl,
     Python,
+    Browser,
 }
 
 impl fmt::Display for Need {
@@ -39,6 +40,7 @@ impl fmt::Display for Need {
             Self::Compilers => formatter.write_str("C and C++ compilers (for librdkafka)"),
             Self::Make => formatter.write_str("make (for librdkafka)"),
             Self::Openssl => formatter.write_str("OpenSSL to compile with (for librdkafka)"),
+            Self::Browser => formatter.write_str("Chromium and npm (for the order desk's test)"),
             Self::Python => formatter.write_str("Python 3 with venv (for tests and schemathesis)"),
         }
     }
@@ -90,6 +92,8 @@ fn packages(needs: &[Need], system: &str) -> Vec<&'static str> {
         Need::Make => &["make"],
         Need::Openssl => &["libssl-dev", "pkg-config"],
         Need::Python => &["python3", "python3-venv"],
+        Need::Browser if programs::find("npm").is_some() => &["chromium"],
+        Need::Browser => &["chromium", "npm"],
     });
     names.copied().collect()
 }
@@ -141,6 +145,12 @@ pub(crate) fn ensure_python(only_say: bool) -> Result<()> {
     } else {
         get(&[Need::Python], only_say)
     }
+}
+
+/// The same for a browser, which only the order desk's test needs.
+pub(crate) fn ensure_browser(only_say: bool) -> Result<()> {
+    let is_there = ["chromium", "npm"].iter().all(|name| programs::find(name).is_some());
+    if is_there { Ok(()) } else { get(&[Need::Browser], only_say) }
 }
 
 fn get(missing: &[Need], only_say: bool) -> Result<()> {

@@ -18,8 +18,8 @@ pub(crate) struct Arguments {
     /// Do not install what is missing: say how to, and fail
     #[arg(long)]
     no_install: bool,
-    /// Try all generators of clients, too: those of openapi/sdk, as far as the machine has what they
-    /// need
+    /// Try the order desk in a browser, and all generators of clients, too: those of openapi/sdk, as
+    /// far as the machine has what they need
     #[arg(long)]
     all: bool,
     /// Passed on to `cargo test`, which tests the whole workspace unless -p names packages
@@ -31,6 +31,9 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let begin = Instant::now();
     install::ensure(arguments.no_install)?;
     install::ensure_python(arguments.no_install)?;
+    if arguments.all {
+        install::ensure_browser(arguments.no_install)?;
+    }
     let report = report();
     // Tests start the services' binaries, which `cargo test` does not build for other packages.
     let build = async {

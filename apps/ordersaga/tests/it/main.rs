@@ -14,6 +14,7 @@ mod crash;
 mod defects;
 mod degraded;
 mod delivery;
+mod desk;
 mod dlq;
 mod documents;
 mod events;
