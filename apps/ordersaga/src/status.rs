@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use comfy_table::{ContentArrangement, Table, presets};
-use ordersaga_devstack::{Cluster, is_free, is_ready, resident_bytes};
+use ordersaga_devstack::{Cluster, Service, is_free, is_ready, resident_bytes};
 
 use crate::state::{Folder, Phase, Running, State};
 
@@ -80,10 +80,11 @@ fn table(header: &[&str]) -> Table {
 pub(crate) fn addresses(state: &State) -> String {
     let mut table = table(&["what", "where"]);
     for service in state.processes.iter().filter(|process| process.is_service) {
-        let port = service.port;
+        let (port, is_monitoring) = (service.port, service.name == Service::Monitoring.name());
+        let first = if is_monitoring { "order desk; Swagger UI at /docs/" } else { "Swagger UI" };
         table.add_row([
             &service.name,
-            &format!("http://localhost:{port}/  (Swagger UI; also /metrics, /ready)"),
+            &format!("http://localhost:{port}/  ({first}; also /metrics, /ready)"),
         ]);
     }
     let parts = &state.parts;
