@@ -79,7 +79,8 @@ export async function ask(base, path, { query, key, json, method = 'GET' } = {})
   let response;
   let bytes;
   try {
-    const signal = AbortSignal.timeout(45_000);
+    // Longer than any answer is waited for here.
+    const signal = AbortSignal.timeout(20_000);
     response = await fetch(base + pathOf(path, query), { method, headers, body: json, signal, cache: 'no-store' });
     if (!response.ok) throw await problemOf(response, base);
     bytes = await response.arrayBuffer();

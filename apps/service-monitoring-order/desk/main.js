@@ -49,7 +49,7 @@ function hear(event, data) {
 function draw() {
   document.documentElement.lang = language;
   document.title = `${view.title()} · ${t('desk')}`;
-  live.want(view.wants());
+  live.want({ stuck: true, ...view.wants() });
   render(page(), app);
 }
 
@@ -58,25 +58,25 @@ const page = () => html`
   <header>
     <a class="brand" href="#/"><img src="/desk/icon.svg" alt="" width="20" height="20" />${t('desk')}</a>
     <nav>${Object.entries(NAV).map(([to, key]) => html`<a href="#/${to}" aria-current=${to === name ? 'page' : nothing}>
-      ${t(key)} ${to === 'stuck' && stuckCount ? html`<span class="count">${stuckCount}</span>` : nothing}</a>`)}</nav>
+      ${t(key)} ${to === 'stuck' && stuckCount ? html`<span class="count">${stuckCount}</span>` : null}</a>`)}</nav>
     <form role="search" @submit=${findById}>
       <input id="find" inputmode="numeric" maxlength="19" autocomplete="off" aria-label=${t('find_order')} placeholder="${t('find_order')}  /" />
     </form>
     <span class="connection ${live.state.mode}">${t(live.state.mode, { gap: seconds(Math.max(0, live.state.retryAt - Date.now())) })}</span>
-    <button type="button" class="small" @click=${pause}>${t(live.isPaused ? 'resume' : 'pause')}</button>
-    <button type="button" class="small" title=${t('language_name')} @click=${otherLanguage}>${t('language')}</button>
+    <button class="small" @click=${pause}>${t(live.isPaused ? 'resume' : 'pause')}</button>
+    <button class="small" title=${t('language_name')} @click=${otherLanguage}>${t('language')}</button>
   </header>
   <main id="main" tabindex="-1">${view.show()}</main>
   <footer>
     <span class="quiet">${t('received', rates())}</span>
     <a href="/docs/">API</a><a href="/openapi.json">openapi.json</a><a href="/problems/">${t('problems')}</a>
-    <button type="button" class="link" @click=${showKeys}>${t('keys')}</button>
+    <button class="link" @click=${showKeys}>${t('keys')}</button>
   </footer>
   <dialog id="keys" aria-labelledby="keys-title">
     <h2 id="keys-title">${t('keys')}</h2>
     <dl class="keys">${Object.entries(KEYS).map(([keys, word]) => html`<dt><kbd>${keys}</kbd></dt><dd>${t(word)}</dd>`)}</dl>
     <label class="check"><input type="checkbox" .checked=${keysWork} @change=${(event) => (keysWork = event.target.checked)} />${t('keys_on')}</label>
-    <button type="button" @click=${() => document.getElementById('keys').close()}>${t('close')}</button>
+    <button @click=${() => document.getElementById('keys').close()}>${t('close')}</button>
   </dialog>`;
 
 function pause() {

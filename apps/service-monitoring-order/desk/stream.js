@@ -160,7 +160,8 @@ const refusal = ({ status, retryAt }) =>
 class Live {
   /** `starting`, `live`, `polling`, `away` or `paused`. */
   state = { mode: 'starting' };
-  as_of;
+  /** Nothing until it is heard, null if the service does not know. */
+  as_of = '';
   isPaused = false;
   #want = NOTHING;
   #onFrame;

@@ -3,7 +3,7 @@
 import { orders, pathOf } from '../api.js';
 import { Reading, go } from '../page.js';
 import { t } from '../words.js';
-import { html, nothing } from '../vendor/lit-html/lit-html.js';
+import { html } from '../vendor/lit-html/lit-html.js';
 import { STEPS, asOf, card, copyAs, curl, field, findLink, linkButton, missing, num, ordersTable, quiet, renewed, shown, texts } from './parts.js';
 
 const found = new Reading();
@@ -60,12 +60,12 @@ function results(page) {
   const { after, ...newest } = filter;
   return html`<div class="row">
       <p>${t('scanned', { n: num(page.items.length), scanned: num(page.scanned) })} ${t(page.next ? 'scanned_some' : 'scanned_all')}</p>
-      ${asOf(page)} <button type="button" class="small" @click=${found.again}>${t('refresh')}</button>
+      ${asOf(page)} <button class="small" @click=${found.again}>${t('refresh')}</button>
     </div>
     ${missing(page)} ${page.items.length ? ordersTable('found', page.items) : quiet('none')}
     <div class="row">
-      ${after ? linkButton(findLink(newest), 'first_page') : nothing}
-      ${page.next ? linkButton(findLink({ ...newest, after: page.next }), 'next_page') : nothing}
+      ${after ? linkButton(findLink(newest), 'first_page') : null}
+      ${page.next ? linkButton(findLink({ ...newest, after: page.next }), 'next_page') : null}
     </div>
     ${copyAs({ curl: curl(pathOf('/api/v1/orders', filter)) })}`;
 }

@@ -3,8 +3,8 @@
 import { Intent, body, item, items as list, pathOf, reservations, services } from '../api.js';
 import { Reading, go, refresh, say } from '../page.js';
 import { mix, t } from '../words.js';
-import { html, nothing } from '../vendor/lit-html/lit-html.js';
-import { badge, card, clientLink, copyAs, curl, dated, field, itemLink, linkButton, num, orderLink, problemBox, quiet, renewed, shown, table, texts } from './parts.js';
+import { html } from '../vendor/lit-html/lit-html.js';
+import { badge, card, clientLink, copyAs, curl, dated, field, itemLink, linkButton, num, orderLink, pairs, problemBox, quiet, renewed, shown, table, texts } from './parts.js';
 
 const one = new Reading();
 const held = new Reading();
@@ -34,8 +34,8 @@ function readOne() {
 function pages(next) {
   const { after, ...first } = filter;
   return html`<div class="row">
-    ${after ? linkButton(link(first), 'first_page') : nothing}
-    ${next ? linkButton(link({ ...first, after: next }), 'next_page') : nothing}
+    ${after ? linkButton(link(first), 'first_page') : null}
+    ${next ? linkButton(link({ ...first, after: next }), 'next_page') : null}
   </div>`;
 }
 
@@ -45,7 +45,7 @@ const single = () => html`
   <div class="row">
     <h1 tabindex="-1">${items.title()}</h1>
     ${linkButton('#/items', 'items_all')}
-    <button type="button" @click=${readOne}>${t('refresh')}</button>
+    <button @click=${readOne}>${t('refresh')}</button>
   </div>
   ${shown(one, whole)}
 `;
@@ -53,14 +53,14 @@ const single = () => html`
 const whole = (it) => html`
   <section class="card" aria-labelledby="item-name">
     <h2 id="item-name">${it.item_name}</h2>
-    <dl class="details">
-      <dt>${t('seller')}</dt><dd><a class="id" href=${link({ seller_id: it.seller_id })}>${it.seller_id}</a></dd>
-      <dt>${t('price')}</dt><dd>${num(it.price)}</dd>
-      <dt>${t('units')}</dt><dd>${num(it.quantity)}</dd>
-      <dt>${t('free')}</dt><dd>${num(it.available)}</dd>
-      <dt>${t('reserved')}</dt><dd>${num(it.reserved)}</dd>
-      <dt>${t('changed')}</dt><dd>${dated(it.date)}</dd>
-    </dl>
+    ${pairs([
+      ['seller', html`<a class="id" href=${link({ seller_id: it.seller_id })}>${it.seller_id}</a>`],
+      ['price', num(it.price)],
+      ['units', num(it.quantity)],
+      ['free', num(it.available)],
+      ['reserved', num(it.reserved)],
+      ['changed', dated(it.date)],
+    ])}
     <progress class="stock" max=${it.quantity} .value=${Number(it.reserved)} aria-label=${t('reserved')}></progress>
     ${copyAs({ curl: curl(pathOf('/api/v1/items/find', { item_id: it.item_id }), services.store) })}
   </section>
@@ -140,7 +140,7 @@ const addForm = () => html`<form class="fields" @submit=${add}>
   </form>`;
 
 const addNote = () => html`${problemBox(added.problem, added.again)}
-  ${added.id ? html`<p class="done">${mix('added', { id: itemLink(added.id) })}</p>` : nothing}`;
+  ${added.id ? html`<p class="done">${mix('added', { id: itemLink(added.id) })}</p>` : null}`;
 
 async function add(event) {
   event.preventDefault();

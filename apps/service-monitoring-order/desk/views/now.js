@@ -5,7 +5,7 @@ import { bars } from '../chart.js';
 import { Reading, go, refresh, say } from '../page.js';
 import { live } from '../stream.js';
 import { mix, t } from '../words.js';
-import { html, nothing } from '../vendor/lit-html/lit-html.js';
+import { html } from '../vendor/lit-html/lit-html.js';
 import { asOf, badge, card, clock, field, findLink, gap, missing, ms, num, orderLink, ordersTable, problemBox, quiet, texts } from './parts.js';
 
 let newest = null;
@@ -15,7 +15,7 @@ let held = null;
 
 export const now = {
   title: () => t('now'),
-  wants: () => ({ newest: true, stats: true, stuck: true }),
+  wants: () => ({ newest: true, stats: true }),
   open() {
     held = null;
     if (!chosen.data) choose(draft.item_id);
@@ -69,12 +69,12 @@ function placeForm() {
       ${field('quantity', 'quantity', draft.quantity, { numeric: true })}
       <button class="primary" ?disabled=${isHeld}>${t('place')}</button>
     </form>
-    ${problemBox(placed.problem, placed.again)} ${placed.id ? placedNote() : nothing}`;
+    ${problemBox(placed.problem, placed.again)} ${placed.id ? placedNote() : null}`;
 }
 
 function chosenFacts({ data, problem, again }) {
   if (problem) return problem.isMissing ? t('place_no_item') : problemBox(problem, again);
-  if (!data) return nothing;
+  if (!data) return null;
   return t('place_facts', { name: data.item_name, price: num(data.price), free: num(data.available) });
 }
 
@@ -111,8 +111,8 @@ async function follow(order) {
 }
 
 const placedNote = () => html`<p class="done">
-  ${mix('placed_said', { id: orderLink(placed.id) })} ${placed.isReplayed ? t('placed_before') : nothing}
-  ${placed.step ? mix('placed_heard', { ...placed, step: badge(placed.step) }) : placed.isSilent ? t('placed_wait') : nothing}
+  ${mix('placed_said', { id: orderLink(placed.id) })} ${placed.isReplayed ? t('placed_before') : null}
+  ${placed.step ? mix('placed_heard', { ...placed, step: badge(placed.step) }) : placed.isSilent ? t('placed_wait') : null}
 </p>`;
 
 // The last hour.
@@ -157,7 +157,7 @@ function tile([fact, keys, filter], starts, values) {
       corner: t('minute'),
       onPick: (i) => go(findLink({ ...filter, from: iso(starts[i]), to: iso(starts[i] + MINUTE) })),
     })}
-    ${series.length > 1 ? html`<p class="legend">${series.map((one) => html`<span class=${one.kind}>${one.name} ${num(sum(one.values))}</span>`)}</p>` : nothing}
+    ${series.length > 1 ? html`<p class="legend">${series.map((one) => html`<span class=${one.kind}>${one.name} ${num(sum(one.values))}</span>`)}</p>` : null}
   </figure>`;
 }
 
@@ -168,7 +168,7 @@ function decided(recent) {
     .filter(([asked, answered]) => asked && answered)
     .map(([asked, answered]) => ms(answered.time) - ms(asked.time))
     .sort((a, b) => a - b);
-  if (!answers.length) return nothing;
+  if (!answers.length) return null;
   return t('answers', { n: answers.length, median: gap(answers[answers.length >> 1]), slowest: gap(answers.at(-1)) });
 }
 
@@ -194,7 +194,7 @@ function list() {
   return html`<div class="row">
       ${asOf(live)}
       ${newer ? html`<p class="held">${t('newest_held', { n: newer < 0 ? `> ${newest.items.length}` : newer })}
-        <button type="button" class="small" @click=${letGo}>${t('newest_show')}</button></p>` : nothing}
+        <button class="small" @click=${letGo}>${t('newest_show')}</button></p>` : null}
     </div>
     ${missing(newest)}
     ${all.length

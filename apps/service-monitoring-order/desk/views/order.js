@@ -5,8 +5,8 @@ import { partitionOf } from '../partition.js';
 import { Reading, refresh, say } from '../page.js';
 import { live } from '../stream.js';
 import { mix, t } from '../words.js';
-import { html, nothing } from '../vendor/lit-html/lit-html.js';
-import { DEADLINE, badge, card, clientLink, copyAs, curl, dated, exactly, gap, itemLink, ms, num, problemBox, seconds, shown, since } from './parts.js';
+import { html } from '../vendor/lit-html/lit-html.js';
+import { DEADLINE, badge, card, clientLink, copyAs, curl, dated, exactly, gap, itemLink, ms, num, pairs, problemBox, seconds, shown, since } from './parts.js';
 
 let id = '';
 /** What is shown while the user decides to cancel: it must not change under the button. */
@@ -31,7 +31,7 @@ export const order = {
     if (name === 'order' && data.order_id === id) told.data = hear(data);
   },
   show: () => html`
-    <div class="row"><h1 tabindex="-1">${order.title()}</h1>${told.data ? badge(told.data.step) : nothing}</div>
+    <div class="row"><h1 tabindex="-1">${order.title()}</h1>${told.data ? badge(told.data.step) : null}</div>
     ${shown({ ...told, data: frozen ?? told.data, problem: told.data ? undefined : told.problem }, whole)}
   `,
 };
@@ -63,15 +63,16 @@ const whole = (status) => html`
   </div>
 `;
 
-const details = (status) => html`<dl class="details">
-  <dt>${t('client')}</dt><dd>${clientLink(status.client_id)}</dd>
-  <dt>${t('item')}</dt><dd>${itemLink(status.item_id)} ${bought.data?.item_name}</dd>
-  <dt>${t('seller')}</dt><dd class="id">${status.seller_id}</dd>
-  <dt>${t('quantity')}</dt><dd>${num(status.quantity)}</dd>
-  <dt>${t('placed')}</dt><dd>${status.created_at ? dated(status.created_at) : '—'}</dd>
-  <dt>${t('shard')}</dt><dd>${status.shard}</dd>
-  <dt>${t('partition')}</dt><dd>${partitionOf(id)}</dd>
-</dl>`;
+const details = (status) =>
+  pairs([
+    ['client', clientLink(status.client_id)],
+    ['item', [itemLink(status.item_id), ' ', bought.data?.item_name]],
+    ['seller', html`<span class="id">${status.seller_id}</span>`],
+    ['quantity', num(status.quantity)],
+    ['placed', status.created_at ? dated(status.created_at) : '—'],
+    ['shard', status.shard],
+    ['partition', partitionOf(id)],
+  ]);
 
 /** The same elsewhere. */
 function forms(status) {
@@ -91,12 +92,12 @@ done | awk '$3 == ${id}'`,
 const timeline = (status) => html`<ol class="timeline">${status.facts.map((fact, i) => {
   const span = i && ms(fact.time) - ms(status.facts[i - 1].time);
   const undo = undoing(status, fact);
-  return html`${i ? html`<li class="gap">${span < 0 ? t('gap_clocks', { gap: gap(span) }) : `+${gap(span)}`}</li>` : nothing}
+  return html`${i ? html`<li class="gap">${span < 0 ? t('gap_clocks', { gap: gap(span) }) : `+${gap(span)}`}</li>` : null}
     <li class="${fact.fact} ${undo && fact.fact === 'RESERVED' ? 'undone' : ''}">
       <strong class="fact ${fact.fact}">${fact.fact}</strong> ${exactly(fact.time)}
-      <p>${t(`fact_${fact.fact}`)} ${fact.reason ? t(`reason_${fact.reason}`) : nothing}
+      <p>${t(`fact_${fact.fact}`)} ${fact.reason ? t(`reason_${fact.reason}`) : null}
         <span class="quiet">${t('said_by', { who: t(speaker(fact)) })}</span></p>
-      ${undo ? html`<p class="undo">${undo}</p>` : nothing}
+      ${undo ? html`<p class="undo">${undo}</p>` : null}
     </li>`;
 })}</ol>`;
 
@@ -128,13 +129,13 @@ function next(status) {
   const wait = waitOf(status);
   if (!wait) return html`<p>${t(status.is_cancelled ? 'next_over' : 'next_shipping')}</p>`;
   return html`<p>${t(wait.key)} <span class="quiet">${t('waits_since', { gap: seconds(since(wait.from)) })}</span></p>
-    ${wait.key === 'next_answer' ? countdown(ms(status.created_at) + DEADLINE - Date.now()) : nothing}`;
+    ${wait.key === 'next_answer' ? countdown(ms(status.created_at) + DEADLINE - Date.now()) : null}`;
 }
 
 const countdown = (left) => html`
   <progress max=${DEADLINE} .value=${Math.max(0, left)} aria-label=${t('deadline_left')}></progress>
   <p>${t(left > 0 ? 'deadline_in' : 'deadline_over', { gap: seconds(Math.abs(left)) })}
-    <span class="quiet">${t('deadline_default', { gap: seconds(DEADLINE) })}</span></p>`;
+    <span class="quiet">${t('deadline_default', { n: DEADLINE / 1000 })}</span></p>`;
 
 // Cancelling: ask, send, and report the facts that follow.
 
@@ -159,7 +160,7 @@ async function cancel() {
   refresh();
 }
 
-/** Asks for the status where the stream does not tell it, until nothing more is to come. */
+/** Asks for the status where the stream does not tell it, until null more is to come. */
 async function follow(mine) {
   const pause = (span) => new Promise((done) => setTimeout(done, span));
   if (live.state.mode === 'live') await pause(3000);
@@ -182,22 +183,22 @@ function heardOfCancel(status, news) {
 function cancelForm(status) {
   if (frozen) return question();
   if (cancelling) return outcome(cancelling, status);
-  if (status.is_cancelled) return nothing;
-  return html`<button type="button" id="cancel" class="danger" @click=${() => freeze(told.data)}>${t('cancel')}</button>`;
+  if (status.is_cancelled) return null;
+  return html`<button id="cancel" class="danger" @click=${() => freeze(told.data)}>${t('cancel')}</button>`;
 }
 
 const question = () => html`<div class="ask" role="alertdialog" aria-labelledby="ask-what" aria-describedby="ask-held"
   @keydown=${(event) => event.key === 'Escape' && freeze(null)}>
   <p id="ask-what"><strong>${t('cancel_ask', { id })}</strong></p>
-  <p id="ask-held" class="quiet">${t('cancel_frozen')} ${frozen === told.data ? nothing : t('cancel_changed')}</p>
-  <button type="button" class="danger" @click=${cancel}>${t('cancel_yes')}</button>
-  <button type="button" id="keep" @click=${() => freeze(null)}>${t('cancel_no')}</button>
+  <p id="ask-held" class="quiet">${t('cancel_frozen')} ${frozen === told.data ? null : t('cancel_changed')}</p>
+  <button class="danger" @click=${cancel}>${t('cancel_yes')}</button>
+  <button id="keep" @click=${() => freeze(null)}>${t('cancel_no')}</button>
 </div>`;
 
 function outcome({ problem, accepted, heard }, status) {
   if (problem) return problemBox(problem, cancel);
   if (!accepted) return html`<p>${t('cancel_waits')}</p>`;
   const facts = heard.map(({ fact, gap }) => html`<p>${mix('cancel_heard', { fact: html`<strong class="fact ${fact}">${fact}</strong>`, gap })}</p>`);
-  const rest = isDone(status) ? (heard.length ? nothing : t('cancel_over')) : t('cancel_waits');
+  const rest = isDone(status) ? (heard.length ? null : t('cancel_over')) : t('cancel_waits');
   return html`<div class="done"><p>${t('cancel_sent', { gap: accepted })}</p>${facts}${rest}</div>`;
 }

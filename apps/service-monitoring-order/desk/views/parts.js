@@ -45,7 +45,7 @@ export const exactly = time({ ...OF_DAY, fractionalSecondDigits: 3 });
 export const dated = time({ dateStyle: 'medium', timeStyle: 'medium' });
 
 export const asOf = ({ as_of }) => html`<p class="quiet">
-  ${as_of ? mix('as_of', { time: clock(as_of), gap: seconds(since(as_of)) }) : t('as_of_unknown')}
+  ${as_of ? mix('as_of', { time: clock(as_of), gap: seconds(since(as_of)) }) : as_of === '' ? '…' : t('as_of_unknown')}
 </p>`;
 
 // Links.
@@ -66,32 +66,35 @@ export const badge = (state, word = state) => html`<span class="badge ${state}">
 
 export const quiet = (key) => html`<p class="quiet ${key}">${t(key)}</p>`;
 
+export const pairs = (rows) =>
+  html`<dl class="details">${rows.map(([key, value]) => html`<dt>${t(key)}</dt><dd>${value}</dd>`)}</dl>`;
+
 /** A `Reading`. */
 export const shown = ({ data, problem, again }, show) => [
   problemBox(problem, again),
-  data ? show(data) : problem ? nothing : quiet('reading'),
+  data ? show(data) : problem ? null : quiet('reading'),
 ];
 
 export const missing = ({ missing_shards: shards }) =>
-  shards?.length ? html`<p class="warn">${t('missing_shards', { shards: shards.join(', ') })}</p>` : nothing;
+  shards?.length ? html`<p class="warn">${t('missing_shards', { shards: shards.join(', ') })}</p>` : null;
 
 /** What went wrong, and a button to try again when the service allows it. */
 export function problemBox(problem, again) {
-  if (!problem) return nothing;
+  if (!problem) return null;
   const left = problem.retryAt - performance.now();
   const kind = /^urn:ordersaga:problem:([a-z-]+)$/.exec(problem.type)?.[1];
   const wrong = problem.errors.length ? problem.errors : [problem];
   return html`<div class="problem" role="alert">
     ${problem.status
-      ? html`<strong>${problem.title}</strong>${wrong.map(({ field, detail }) => html`<p>${field ? html`<code>${field}</code>: ` : nothing}${detail}</p>`)}`
+      ? html`<strong>${problem.title}</strong>${wrong.map(({ field, detail }) => html`<p>${field ? html`<code>${field}</code>: ` : null}${detail}</p>`)}`
       : html`<strong>${t('problem_unreachable', problem)}</strong><p>${t('problem_why')}</p>`}
-    ${kind ? html`<a href="${problem.base}/problems/${kind}">${t('problem_kind')}</a>` : nothing}
-    ${problem.request_id ? html`<p class="quiet">${t('problem_request', { id: problem.request_id })}</p>` : nothing}
+    ${kind ? html`<a href="${problem.base}/problems/${kind}">${t('problem_kind')}</a>` : null}
+    ${problem.request_id ? html`<p class="quiet">${t('problem_request', { id: problem.request_id })}</p>` : null}
     ${again && problem.isPassing
       ? html`<button type="button" ?disabled=${left > 0} @click=${again}>
           ${left > 0 ? t('try_again_in', { gap: seconds(left + 500) }) : t('try_again')}
         </button>`
-      : nothing}
+      : null}
   </div>`;
 }
 
@@ -163,10 +166,10 @@ export function copyAs(forms) {
   const isShown = all.some(([name, text]) => name === copied?.name && text === copied.text);
   return html`<div class="row copy">
     <span class="quiet">${t('copy')}</span>
-    ${all.map((form) => html`<button type="button" class="small" @click=${() => copy(form)}>${form[0]}</button>`)}
+    ${all.map((form) => html`<button class="small" @click=${() => copy(form)}>${form[0]}</button>`)}
     ${isShown
       ? html`<span class="quiet" role="status">${t(copied.isDone ? 'copied' : 'copy_self')}</span><pre tabindex="0">${copied.text}</pre>`
-      : nothing}
+      : null}
   </div>`;
 }
 

@@ -2,14 +2,14 @@
 
 import { live } from '../stream.js';
 import { t } from '../words.js';
-import { html, nothing } from '../vendor/lit-html/lit-html.js';
+import { html } from '../vendor/lit-html/lit-html.js';
 import { DEADLINE, asOf, badge, clientLink, clock, copyAs, curl, missing, ms, orderLink, quiet, seconds, since, table } from './parts.js';
 
 let answer = null;
 
 export const stuck = {
   title: () => t('stuck'),
-  wants: () => ({ stuck: true }),
+  wants: () => ({}),
   open() {},
   hear(name, data) {
     if (name === 'stuck') answer = data;
@@ -24,7 +24,7 @@ export const stuck = {
 
 const list = () => html`
   ${asOf(live)} ${missing(answer)}
-  ${answer.is_complete ? nothing : html`<p class="warn">${t('stuck_incomplete')}</p>`}
+  ${answer.is_complete ? null : html`<p class="warn">${t('stuck_incomplete')}</p>`}
   ${answer.items.length ? orders(answer.items) : html`<p class="none">${t('stuck_none')}</p>`}
 `;
 
