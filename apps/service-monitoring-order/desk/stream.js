@@ -16,6 +16,9 @@ const [RENEW, FORGET] = [10_000, 25_000];
 /** How long a service without a stream is not asked for it again. */
 const MISSING = 60_000;
 
+/** A stream says something every 15 s; a silent one is dead. */
+const SILENCE = 45_000;
+
 const FEEDS = ['newest', 'stats', 'stuck'];
 const NOTHING = { orders: [] };
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
@@ -118,7 +121,9 @@ class Reader {
     });
     const [began, text, reader] = [performance.now(), new TextDecoder(), response.body.getReader()];
     for (;;) {
+      const alarm = setTimeout(() => reader.cancel(), SILENCE);
       const { done, value } = await reader.read().catch(() => ({ done: true }));
+      clearTimeout(alarm);
       if (done) return { ...end, lasted: performance.now() - began };
       meter.add(value.byteLength);
       hear(text.decode(value, { stream: true }));
@@ -126,13 +131,15 @@ class Reader {
   }
 
   async #poll(want, signal) {
-    for (let failures = 0; !signal.aborted && performance.now() < this.#noStreamUntil; ) {
+    for (let failures = 0; performance.now() < this.#noStreamUntil; ) {
       try {
         await this.#askAll(want, signal);
+        if (signal.aborted) return;
         failures = 0;
         this.#tell({ mode: 'polling' });
         await sleep(POLL, signal);
       } catch (problem) {
+        if (signal.aborted) return;
         failures += 1;
         await this.#wait(Math.max(POLL, backOff(failures), problem.retryAt - performance.now()), signal);
       }

@@ -40,7 +40,7 @@ export const WORDS = {
   close: ['Close', 'Закрыть'],
 
   problem_unreachable: ['{base} does not answer', '{base} не отвечает'],
-  problem_why: ['It is down or refuses this page. The request may still have had an effect.', 'Он не работает или отказывает этой странице. Запрос всё же мог подействовать.'],
+  problem_why: ['It is down or refuses this page. It is safe to try again.', 'Он не работает или отказывает этой странице. Повторить безопасно.'],
   problem_kind: ['What this means', 'Что это значит'],
   problem_request: ['Request {id}', 'Запрос {id}'],
   try_again: ['Try again', 'Повторить'],

@@ -87,6 +87,13 @@ async function idsOf(order) {
   return Object.fromEntries([...(await answer.text()).matchAll(/"(\w+_id)":(\d+)/g)].map(([, name, id]) => [name, id]));
 }
 
+async function isAccessible(page, what) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => axe.run());
+  const told = violations.map(({ id, help, nodes }) => `${id}: ${help}\n${nodes.map(({ html }) => `    ${html}`).join('\n')}`);
+  ensure(!told.length, `${what}: ${told.join('\n')}`);
+}
+
 /** A client that nobody else is, near the end of what an id can be. */
 const client = `${2n ** 63n - 1n - BigInt(Math.floor(Math.random() * 1e9))}`;
 let order;
@@ -103,6 +110,7 @@ const checks = {
     await page.click(`tr a[href="#/orders/${order}"]`);
     await shown(page, '.timeline', 'RESERVED');
     await page.click('#cancel');
+    await isAccessible(page, 'the question');
     await page.click('#keep');
     await page.click('#cancel');
     await page.click('[role=alertdialog] .danger');
@@ -160,6 +168,16 @@ const checks = {
     await context.close();
   },
 
+  async 'an order is copied as curl, SQL and kcat'() {
+    const { context, page } = await open(`#/orders/${order}`);
+    const parts = { curl: `/api/v1/status?order_id=${order}'`, SQL: `WHERE order_id = ${order} ORDER BY at;`, kcat: `'$3 == ${order}'` };
+    for (const [name, part] of Object.entries(parts)) {
+      await page.click(`.copy button:text-is("${name}")`);
+      await shown(page, '.copy pre', part);
+    }
+    await context.close();
+  },
+
   async 'an item is added, found and ordered'() {
     const { context, page } = await open('#/items');
     const form = page.locator('form', { has: page.locator('[name=price]') });
@@ -196,6 +214,7 @@ const checks = {
     await shown(page, 'h1', focused);
     await page.keyboard.press('?');
     await page.locator('dialog[open]').waitFor();
+    await isAccessible(page, 'the shortcuts');
     await page.keyboard.press('Escape');
     await page.keyboard.press('p');
     await page.locator('.connection.paused').waitFor();
@@ -274,10 +293,7 @@ async function looksRight(form) {
     await page.screenshot({ path: path.join(out, `${view}-${form}.png`), fullPage: true });
     const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     ensure(over <= 0, `${view} is ${over} px too wide`);
-    await page.evaluate(axe);
-    const { violations } = await page.evaluate(() => axe.run());
-    const told = violations.map(({ id, help, nodes }) => `${id}: ${help}\n${nodes.map(({ html }) => `    ${html}`).join('\n')}`);
-    ensure(!told.length, `${view}: ${told.join('\n')}`);
+    await isAccessible(page, view);
   }
   await context.close();
 }
