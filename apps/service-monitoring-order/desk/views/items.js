@@ -115,7 +115,7 @@ const itemsTable = (page) =>
     ? [
         table('items_all', page.items, (it) => it.item_id, [
           ['item', (it) => itemLink(it.item_id), 'lead'],
-          ['name', (it) => it.name],
+          ['name', (it) => it.item_name],
           ['seller', (it) => html`<span class="id">${it.seller_id}</span>`],
           ['price', (it) => num(it.price), 'figure'],
           ['free', (it) => num(it.available), 'figure'],

@@ -62,7 +62,7 @@ function placeForm() {
   const isHeld = placed.isSending || placed.problem?.retryAt > performance.now();
   return html`<form class="fields" @input=${type} @submit=${place}>
       ${field('place_item', 'item_id', draft.item_id, { list: 'offered', wide: true })}
-      <datalist id="offered">${offered.data?.items.map((it) => html`<option value=${it.item_id}>${it.name}</option>`)}</datalist>
+      <datalist id="offered">${offered.data?.items.map((it) => html`<option value=${it.item_id}>${it.item_name}</option>`)}</datalist>
       <div class="quiet wide">${chosenFacts(chosen)}</div>
       ${field('seller', 'seller_id', draft.seller_id, { numeric: true })}
       ${field('client', 'client_id', draft.client_id, { numeric: true })}
