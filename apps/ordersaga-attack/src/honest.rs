@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ordersaga_devstack::Service;
+use ordersaga_runtime::http::IDEMPOTENCY_KEY;
 use parking_lot::Mutex;
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
@@ -29,6 +30,11 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const LATER: Duration = Duration::from_secs(1);
 /// Connections are kept for so long: less than a service keeps an idle one that is in the way.
 const KEPT: Duration = Duration::from_millis(500);
+
+const CUT_OFF: &str = "cut off";
+
+/// Orders placed so far, in all phases: each has a key of its own.
+static ORDERS: AtomicU64 = AtomicU64::new(0);
 
 /// What honest clients met.
 #[derive(Clone, Default)]
@@ -100,6 +106,7 @@ impl Customers {
     async fn place(&self, item: i64) -> Option<i64> {
         let wish = json!({"item_id": item, "seller_id": 1, "client_id": 1, "quantity": 1});
         let create = self.http.post(self.url(Service::CreateOrder, "/api/v1/orders/create"));
+        let create = create.header(IDEMPOTENCY_KEY, ORDERS.fetch_add(1, Ordering::Relaxed));
         let order = self.ask("create", &[201], create.json(&wish)).await?["order_id"].as_i64()?;
         self.newest_order.store(order, Ordering::Relaxed);
         Some(order)
@@ -124,9 +131,12 @@ impl Customers {
 
     /// Asks, and notes how long it took or what was wrong; what the answer says, if it is wanted.
     /// What is answered 429 or 503 was not done: it is asked for again, as `Retry-After` says, while
-    /// there is time.
+    /// there is time. What is cut off is asked for once more: a connection that is kept may have to
+    /// make room in the very moment in which a request is sent over it (RFC 9112, 9.3.1), and all
+    /// that is asked for here may be repeated.
     async fn ask(&self, what: &str, wanted: &[u16], request: RequestBuilder) -> Option<Value> {
         let begin = Instant::now();
+        let mut was_cut_off = false;
         loop {
             let Some(again) = request.try_clone() else { break };
             match Self::answer(again).await {
@@ -141,6 +151,11 @@ impl Customers {
                 Ok((status, _)) => {
                     self.note(format!("{what} {status}"));
                     break;
+                }
+                Err(CUT_OFF) if !was_cut_off => {
+                    was_cut_off = true;
+                    self.tally.lock().again += 1;
+                    tokio::time::sleep(PAUSE).await;
                 }
                 Err(wrong) => {
                     self.note(format!("{what} {wrong}"));
@@ -160,7 +175,7 @@ impl Customers {
         answer.await.map_err(|error| match error {
             error if error.is_timeout() => "not answered in time",
             error if error.is_connect() => "not connected",
-            _ => "cut off",
+            _ => CUT_OFF,
         })
     }
 
