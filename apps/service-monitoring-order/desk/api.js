@@ -76,20 +76,18 @@ export async function ask(base, path, { query, key, json, method = 'GET' } = {})
   const headers = { Accept: 'application/json' };
   if (key) headers['Idempotency-Key'] = key;
   if (json) headers['Content-Type'] = 'application/json';
-  let response;
-  let bytes;
   try {
     // Longer than any answer is waited for here.
     const signal = AbortSignal.timeout(20_000);
-    response = await fetch(base + pathOf(path, query), { method, headers, body: json, signal, cache: 'no-store' });
+    const response = await fetch(base + pathOf(path, query), { method, headers, body: json, signal, cache: 'no-store' });
     if (!response.ok) throw await problemOf(response, base);
-    bytes = await response.arrayBuffer();
+    const bytes = await response.arrayBuffer();
+    meter.add(bytes.byteLength);
+    return { data: parse(new TextDecoder().decode(bytes)), isReplayed: response.headers.has('Idempotent-Replayed') };
   } catch (error) {
     if (error instanceof Problem) throw error;
     throw new Problem({ status: 0, title: '', detail: base }, base);
   }
-  meter.add(bytes.byteLength);
-  return { data: parse(new TextDecoder().decode(bytes)), isReplayed: response.headers.has('Idempotent-Replayed') };
 }
 
 const read = async (base, path, query) => (await ask(base, path, { query })).data;

@@ -31,7 +31,7 @@ function route() {
   const before = path;
   const [, asked, query] = /^#?\/?([^?]*)\??(.*)$/s.exec(location.hash);
   const [first, rest] = asked.split('/');
-  [path, name, view] = [asked, first, VIEWS[first] ?? NONE];
+  [path, name, view] = [asked, first, Object.hasOwn(VIEWS, first) ? VIEWS[first] : NONE];
   view.open(new URLSearchParams(query), rest);
   draw();
   // A change of filters stays where it is.
@@ -41,7 +41,7 @@ function route() {
 }
 
 function hear(event, data) {
-  if (event === 'stuck') stuckCount = data.items.length;
+  if (event === 'stuck') stuckCount = data.items.length && `${data.items.length}${data.is_complete ? '' : '+'}`;
   view.hear(event, data);
   refresh();
 }

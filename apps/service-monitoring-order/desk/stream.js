@@ -107,7 +107,11 @@ class Reader {
     const feeds = FEEDS.filter((feed) => want[feed]).map((feed) => [feed, true]);
     const query = new URLSearchParams([...want.orders.map((id) => ['order_id', id]), ...feeds]);
     const headers = { Accept: 'text/event-stream', ...(last && { 'Last-Event-ID': last }) };
-    const response = await fetch(`/api/v1/stream?${query}`, { headers, signal, cache: 'no-store' }).catch(() => null);
+    const silent = new AbortController();
+    const unanswered = setTimeout(() => silent.abort(), SILENCE);
+    const either = AbortSignal.any([signal, silent.signal]);
+    const response = await fetch(`/api/v1/stream?${query}`, { headers, signal: either, cache: 'no-store' }).catch(() => null);
+    clearTimeout(unanswered);
     if (!response) return {};
     const isStream = response.headers.get('Content-Type')?.startsWith('text/event-stream');
     if (!response.ok || !isStream) return { refusedFor: refusal(await problemOf(response, services.monitoring)) };
@@ -141,7 +145,7 @@ class Reader {
       } catch (problem) {
         if (signal.aborted) return;
         failures += 1;
-        await this.#wait(Math.max(POLL, backOff(failures), problem.retryAt - performance.now()), signal);
+        await this.#wait(Math.max(POLL, backOff(failures), (problem.retryAt ?? 0) - performance.now()), signal);
       }
     }
   }
@@ -173,7 +177,8 @@ class Live {
   #want = NOTHING;
   #onFrame;
   #onState;
-  #channel = new BroadcastChannel(NAME);
+  /** Without locks each tab reads for itself. */
+  #channel = navigator.locks ? new BroadcastChannel(NAME) : { postMessage() {}, addEventListener() {} };
   /** What other tabs want, and when they said so. */
   #others = new Map();
   /** The last frames, for a view that opens: the service sends only changes. */
@@ -217,7 +222,7 @@ class Live {
         signal.addEventListener('abort', release, { once: true });
         this.#lead();
       });
-    // Over plain HTTP from another machine there are no locks: each tab reads for itself.
+    // Over plain HTTP from another machine there are no locks.
     if (navigator.locks) navigator.locks.request(NAME, { signal }, lead).catch((error) => signal.aborted || reportError(error));
     else lead();
     this.#renew();
@@ -280,9 +285,14 @@ class Live {
   }
 
   #show(name, text) {
-    const data = parse(text);
-    if ('as_of' in data) this.as_of = data.as_of;
-    this.#onFrame(name, data);
+    try {
+      const data = parse(text);
+      if ('as_of' in data) this.as_of = data.as_of;
+      this.#onFrame(name, data);
+    } catch (error) {
+      // The next is read all the same.
+      reportError(error);
+    }
   }
 
   #set(state) {

@@ -40,7 +40,7 @@ export const WORDS = {
   close: ['Close', 'Закрыть'],
 
   problem_unreachable: ['{base} does not answer', '{base} не отвечает'],
-  problem_why: ['It is down or refuses this page. It is safe to try again.', 'Он не работает или отказывает этой странице. Повторить безопасно.'],
+  problem_why: ['It is down, refuses this page, or is elsewhere (DOCS_URLS). It is safe to try again.', 'Он не работает, отказывает этой странице или находится в другом месте (DOCS_URLS). Повторить безопасно.'],
   problem_kind: ['What this means', 'Что это значит'],
   problem_request: ['Request {id}', 'Запрос {id}'],
   try_again: ['Try again', 'Повторить'],
@@ -202,7 +202,8 @@ export function switchLanguage() {
   }
 }
 
-const word = (key) => WORDS[key][LANGUAGES.indexOf(language)];
+/** What a newer service says stays as it is. */
+const word = (key) => WORDS[key]?.[LANGUAGES.indexOf(language)] ?? key;
 
 /** The text, with values in their places. */
 export const t = (key, values = {}) => word(key).replace(/\{(\w+)\}/g, (_, name) => values[name]);

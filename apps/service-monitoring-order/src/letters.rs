@@ -32,7 +32,10 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Reads them, one at a time.
 pub(crate) struct Letters {
     topic: DeadLetters,
+    /// Locked for as long as somebody reads.
     known: Arc<Mutex<Option<Known>>>,
+    /// The same, for those who have waited for that in vain.
+    before: Arc<parking_lot::Mutex<Option<Arc<Open>>>>,
 }
 
 #[derive(Clone)]
@@ -112,10 +115,11 @@ impl FromStr for Cursor {
 
 impl Letters {
     pub(crate) fn new(topic: DeadLetters) -> Self {
-        Self { topic, known: Arc::default() }
+        Self { topic, known: Arc::default(), before: Arc::default() }
     }
 
-    /// The letters that are open, as they were not long ago.
+    /// The letters that are open, as they were not long ago or, while reading takes long, when they
+    /// were read before.
     pub(crate) async fn open(&self) -> anyhow::Result<Arc<Open>> {
         let read = async {
             let known = self.known.clone().lock_owned().await;
@@ -123,18 +127,23 @@ impl Letters {
                 return Ok(known.open.clone());
             }
             // Apart: it holds the place of those that come next for as long as it takes.
-            tokio::spawn(read(self.topic.clone(), known)).await?
+            tokio::spawn(read(self.topic.clone(), known, self.before.clone())).await?
         };
-        tokio::time::timeout(LIMIT, read).await.context("dead letters are not read in time")?
+        match tokio::time::timeout(LIMIT, read).await {
+            Ok(read) => read,
+            Err(_) => self.before.lock().clone().context("dead letters are not read in time"),
+        }
     }
 }
 
 async fn read(
     topic: DeadLetters,
     mut known: OwnedMutexGuard<Option<Known>>,
+    before: Arc<parking_lot::Mutex<Option<Arc<Open>>>>,
 ) -> anyhow::Result<Arc<Open>> {
     let as_of = clock::now();
     let open = Arc::new(topic.fold(Book::default(), Book::add).await?.open(as_of));
+    *before.lock() = Some(open.clone());
     *known = Some(Known { open: open.clone(), read: Instant::now() });
     Ok(open)
 }

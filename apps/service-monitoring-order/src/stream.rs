@@ -9,8 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
-use futures_util::future::join_all;
-use futures_util::stream::{self, BoxStream};
+use futures_util::stream::{self, BoxStream, FuturesUnordered};
 use ordersaga_contract::{Event, OrderId, partition_of};
 use ordersaga_runtime::http::{Failure, event};
 use parking_lot::Mutex;
@@ -31,8 +30,12 @@ const ORDERS: usize = 20;
 const READ_AT_ONCE: usize = 2_000;
 /// What is heard of orders is collected for so long before they are read.
 const COLLECT: Duration = Duration::from_millis(50);
-/// How often orders are read whose news come to another instance.
+/// How often orders are read whose news come to another instance, and all others: their news may
+/// have come to one that has left, and an order that is not there may come.
 const LOOK: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How long orders are read. What takes longer is read again.
+const LIMIT: Duration = Duration::from_secs(3);
 /// How often a list is read.
 const NEWEST_EVERY: Duration = Duration::from_millis(500);
 const STATS_EVERY: Duration = Duration::from_secs(1);
@@ -46,10 +49,9 @@ pub(crate) struct Hub {
     progress: Arc<Progress>,
     orders: Mutex<HashMap<OrderId, Watched>>,
     news: Notify,
-    newest: Feed,
-    stats: Feed,
-    stuck: Feed,
-    as_of: Feed,
+    newest: Arc<Feed>,
+    stats: Arc<Feed>,
+    stuck: Arc<Feed>,
     stop: CancellationToken,
 }
 
@@ -65,6 +67,8 @@ struct Watched {
 struct Feed {
     name: &'static str,
     snapshots: watch::Sender<Snapshot>,
+    /// How far it was when it was last read.
+    as_of: Mutex<Option<DateTime<Utc>>>,
 }
 
 /// An event with its id; without bytes there is nothing to show yet.
@@ -74,7 +78,7 @@ struct Snapshot {
     bytes: Bytes,
 }
 
-/// How far the lists are.
+/// How far what a stream shows is.
 #[derive(Serialize)]
 struct AsOf {
     as_of: Option<DateTime<Utc>>,
@@ -141,10 +145,9 @@ impl Hub {
             progress,
             orders: Mutex::default(),
             news: Notify::new(),
-            newest: Feed::new("newest"),
-            stats: Feed::new("stats"),
-            stuck: Feed::new("stuck"),
-            as_of: Feed::new("as_of"),
+            newest: Arc::new(Feed::new("newest")),
+            stats: Arc::new(Feed::new("stats")),
+            stuck: Arc::new(Feed::new("stuck")),
             stop,
         }
     }
@@ -163,21 +166,40 @@ impl Hub {
             (&self.newest, wanted.newest),
             (&self.stats, wanted.stats),
             (&self.stuck, wanted.stuck),
-            (&self.as_of, true),
         ];
-        all.extend(feeds.iter().filter(|(_, is)| *is).map(|(feed, _)| feed.snapshots.subscribe()));
-        let events = stream::select_all(all.into_iter().map(changes));
-        let events = events.filter_map(move |Snapshot { id, bytes }| {
+        let feeds: Vec<_> =
+            feeds.into_iter().filter(|(_, is)| *is).map(|(f, _)| f.clone()).collect();
+        all.extend(feeds.iter().map(|feed| feed.snapshots.subscribe()));
+        let events = all.into_iter().map(changes).chain([self.as_of(feeds)]);
+        let events = stream::select_all(events).filter_map(move |Snapshot { id, bytes }| {
             let is_new = !bytes.is_empty() && (id.is_none() || id != seen);
             ready(is_new.then_some(bytes))
         });
         events.take_until(self.stop.clone().cancelled_owned()).boxed()
     }
 
+    /// Every moment the time before which nothing is missing in any of these lists, or without one
+    /// of what this instance has heard.
+    fn as_of(&self, feeds: Vec<Arc<Feed>>) -> BoxStream<'static, Snapshot> {
+        let progress = self.progress.clone();
+        // Not at once: the lists may have to be read.
+        let ticks = tokio::time::interval_at(Instant::now() + LOOK, AS_OF_EVERY);
+        stream::unfold((ticks, feeds, progress), async |(mut ticks, feeds, progress)| {
+            ticks.tick().await;
+            let of_lists = feeds.iter().map(|feed| *feed.as_of.lock()).min();
+            let as_of = of_lists.unwrap_or_else(|| progress.until());
+            let bytes = event("as_of", None, &AsOf { as_of }).ok()?;
+            Some((Snapshot { id: None, bytes }, (ticks, feeds, progress)))
+        })
+        .boxed()
+    }
+
     fn watch(&self, order: OrderId) -> watch::Receiver<Snapshot> {
         let mut orders = self.orders.lock();
         let new = || Watched { snapshots: watch::Sender::default(), is_due: true, read: None };
-        let snapshots = orders.entry(order).or_insert_with(new).snapshots.subscribe();
+        let watched = orders.entry(order).or_insert_with(new);
+        watched.is_due = true;
+        let snapshots = watched.snapshots.subscribe();
         drop(orders);
         self.news.notify_one();
         snapshots
@@ -209,7 +231,6 @@ impl Hub {
                 self.newest.keep(NEWEST_EVERY, || self.views.newest()),
                 self.stats.keep(STATS_EVERY, || self.views.last_hour()),
                 self.stuck.keep(STUCK_EVERY, || self.views.overdue()),
-                self.as_of.keep(AS_OF_EVERY, || ready(Ok(AsOf { as_of: self.progress.until() }))),
             )
         };
         self.stop.run_until_cancelled(Box::pin(keep)).await;
@@ -219,39 +240,61 @@ impl Hub {
     async fn keep_orders(&self) {
         loop {
             let _ = tokio::time::timeout(LOOK, self.news.notified()).await;
-            let due = self.due(Instant::now());
-            let reads: Vec<_> = due.iter().map(|order| self.shards.history(*order)).collect();
-            for (order, read) in due.iter().zip(join_all(reads).await) {
-                if let Some(watched) = self.orders.lock().get_mut(order) {
-                    watched.add(read, &self.shards);
-                }
-            }
+            let follows = |partition| self.progress.follows(partition);
+            let due = due(&mut self.orders.lock(), Instant::now(), follows);
             if due.len() == READ_AT_ONCE {
                 self.news.notify_one();
             }
+            let reads = due
+                .into_iter()
+                .map(|order| async move { (order, self.shards.history(order).await) });
+            let mut reads: FuturesUnordered<_> = reads.collect();
+            // Each as it comes: one node that hangs does not hold up the orders of others.
+            let show = async {
+                while let Some((order, read)) = reads.next().await {
+                    if let Some(watched) = self.orders.lock().get_mut(&order) {
+                        watched.add(read, &self.shards);
+                    }
+                }
+            };
+            let _ = tokio::time::timeout(LIMIT, show).await;
             tokio::time::sleep(COLLECT).await;
         }
     }
+}
 
-    /// The orders to be read now. Those that no stream shows any more are forgotten.
-    fn due(&self, now: Instant) -> Vec<OrderId> {
-        let mut orders = self.orders.lock();
-        orders.retain(|_, watched| watched.snapshots.receiver_count() > 0);
-        let is_old = |watched: &Watched| watched.read.is_none_or(|read| now - read >= LOOK);
-        let is_due = |order: OrderId, watched: &Watched| {
-            watched.is_due || is_old(watched) && !self.progress.follows(partition_of(order))
-        };
-        let due = orders.iter_mut().filter(|(order, watched)| is_due(**order, watched));
-        due.take(READ_AT_ONCE)
-            .map(|(order, watched)| {
-                (watched.is_due, watched.read) = (false, Some(now));
-                *order
-            })
-            .collect()
+/// The orders to be read now, `follows` says of which partitions the news come here. Those that no
+/// stream shows any more are forgotten.
+fn due(
+    orders: &mut HashMap<OrderId, Watched>,
+    now: Instant,
+    follows: impl Fn(u32) -> bool,
+) -> Vec<OrderId> {
+    orders.retain(|_, watched| watched.snapshots.receiver_count() > 0);
+    let is_due = |order: OrderId, watched: &Watched| {
+        let age = watched.read.map_or(Duration::MAX, |read| now - read);
+        let is_elsewhere = || watched.is_shown() && !follows(partition_of(order));
+        watched.is_due || age >= LOOK_AGAIN || age >= LOOK && is_elsewhere()
+    };
+    let due = orders.iter().filter(|(order, watched)| is_due(**order, watched));
+    // What is new first, and then what was read longest ago.
+    let mut due: Vec<_> = due.map(|(id, order)| (!order.is_due, order.read, *id)).collect();
+    due.sort_unstable();
+    due.truncate(READ_AT_ONCE);
+    for (.., id) in &due {
+        if let Some(watched) = orders.get_mut(id) {
+            (watched.is_due, watched.read) = (false, Some(now));
+        }
     }
+    due.into_iter().map(|(.., id)| id).collect()
 }
 
 impl Watched {
+    /// There is such an order.
+    fn is_shown(&self) -> bool {
+        !self.snapshots.borrow().bytes.is_empty()
+    }
+
     /// Shows what was read. What could not be read is due again.
     fn add(&mut self, read: anyhow::Result<Option<History>>, shards: &Shards) {
         match read {
@@ -278,11 +321,11 @@ fn id_of(history: &History) -> String {
 
 impl Feed {
     fn new(name: &'static str) -> Self {
-        Self { name, snapshots: watch::Sender::default() }
+        Self { name, snapshots: watch::Sender::default(), as_of: Mutex::default() }
     }
 
     /// Reads it again and again, as long as some stream shows it.
-    async fn keep<T: Serialize, R: Future<Output = anyhow::Result<T>>>(
+    async fn keep<T: Serialize, R: Future<Output = anyhow::Result<(T, Option<DateTime<Utc>>)>>>(
         &self,
         pause: Duration,
         read: impl Fn() -> R,
@@ -291,10 +334,17 @@ impl Feed {
             if self.snapshots.receiver_count() == 0 {
                 // What is old is not shown to the next.
                 self.snapshots.send_replace(Snapshot::default());
+                *self.as_of.lock() = None;
             } else {
-                match read().await.and_then(|read| Ok(event(self.name, None, &read)?)) {
-                    Ok(bytes) => show(&self.snapshots, Snapshot { id: None, bytes }),
-                    // How far the lists are stays as it is, and is shown.
+                let read = read()
+                    .await
+                    .and_then(|(list, as_of)| Ok((event(self.name, None, &list)?, as_of)));
+                match read {
+                    Ok((bytes, as_of)) => {
+                        show(&self.snapshots, Snapshot { id: None, bytes });
+                        *self.as_of.lock() = as_of;
+                    }
+                    // How far it is stays as it was, and is shown.
                     Err(error) => tracing::debug!(
                         feed = self.name,
                         error = format!("{error:#}"),
@@ -366,6 +416,29 @@ mod tests {
         assert!(more.await.is_err(), "nothing has changed");
         drop(feed);
         assert_eq!(slow.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn what_is_new_is_read_first_and_all_that_is_shown_again_and_again() {
+        let order = |id: i64| OrderId::try_from(id).unwrap();
+        let start = Instant::now();
+        let mut orders = HashMap::new();
+        let mut watch = |id: i64, is_due: bool, shown: &'static str| {
+            let bytes = shown.into();
+            let (snapshots, receiver) = watch::channel(Snapshot { id: None, bytes });
+            orders.insert(order(id), Watched { snapshots, is_due, read: Some(start) });
+            receiver
+        };
+        let (_one, _two, _three) = (watch(1, false, "1"), watch(2, true, "2"), watch(3, false, ""));
+        drop(watch(4, true, "4"));
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        assert_eq!(due(&mut orders, at(10), |_| true), [order(2)], "4 is shown by nobody");
+        assert_eq!(orders.len(), 3);
+        assert_eq!(due(&mut orders, at(999), |_| false), []);
+        assert_eq!(due(&mut orders, at(1_000), |_| true), [], "their news come here");
+        assert_eq!(due(&mut orders, at(1_000), |_| false), [order(1)], "there is no order 3 yet");
+        orders.get_mut(&order(3)).unwrap().is_due = true;
+        assert_eq!(due(&mut orders, at(6_000), |_| true), [3, 2, 1].map(order));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use ordersaga_contract::Topic;
@@ -74,6 +75,9 @@ impl Watcher for Dependency {
     }
 }
 
+/// How long blocking work may take after the service has ended.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Runs a service's `main` on a runtime of its own, with logs and traces as configured.
 pub fn run<F: Future<Output = anyhow::Result<ExitCode>>>(
     name: &'static str,
@@ -88,8 +92,11 @@ pub fn run<F: Future<Output = anyhow::Result<ExitCode>>>(
     if let Some(threads) = config.threads {
         runtime.worker_threads(threads.max(1));
     }
-    let runtime = runtime.enable_all().build();
-    runtime?.block_on(service)
+    let runtime = runtime.enable_all().build()?;
+    let outcome = runtime.block_on(service);
+    // A thread that reads a topic may wait for a broker that is away: nobody wants what it brings.
+    runtime.shutdown_timeout(FAREWELL);
+    outcome
 }
 
 /// Brings the service's database up to date if the process was started as `SERVICE migrate`: the

@@ -1,6 +1,7 @@
 //! A record that is looked for: by whoever knows what it says and about when it was written, and not
 //! where it stands.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
@@ -21,6 +22,8 @@ pub struct Search<'a> {
     client: &'a BaseConsumer,
     bus: &'a Inner,
     until: Instant,
+    /// The broker has given something: when it gives nothing more, time was short.
+    was_answered: Cell<bool>,
 }
 
 /// What came of looking for a record.
@@ -49,13 +52,15 @@ pub(crate) fn run<T>(
         .set("queued.max.messages.kbytes", "4096")
         // What is fetched next waits until what was fetched before has been answered.
         .set("fetch.wait.max.ms", "10");
-    raw_record::with_client(&settings, |client| look(&Search { client, bus, until }))
+    raw_record::with_client(&settings, |client| {
+        look(&Search { client, bus, until, was_answered: Cell::new(false) })
+    })
 }
 
 impl Search<'_> {
     /// Finds the first record that `is_it` takes for it, among `records` of a partition of `topic`
     /// (without prefix): from the first on that is as young as `from`. When time is over, what is
-    /// not yet found is not found. Fails if the broker does not answer.
+    /// not yet found is not found. Fails if the broker does not answer at all.
     pub fn find(
         &self,
         topic: &str,
@@ -70,7 +75,12 @@ impl Search<'_> {
         let name = self.bus.full_name(topic);
         let number = i32::try_from(partition).map_err(|_| Error::other("no such partition"))?;
         let from = from.timestamp_millis().max(0);
-        let span = self.span(&name, number, from)?;
+        let span = match self.span(&name, number, from) {
+            Err(_) if self.was_answered.get() && Instant::now() >= self.until => {
+                return Ok(Searched::NotFound);
+            }
+            span => span?,
+        };
         if span.start >= span.end {
             return Ok(span.missing());
         }
@@ -78,10 +88,13 @@ impl Search<'_> {
         for looked in 0..records {
             let message = match raw_record::poll(self.client, self.until) {
                 Some(Polled::Record(message)) => message,
-                None if looked == 0 => return Err(raw_record::silent()),
+                None if looked == 0 && !self.was_answered.get() => {
+                    return Err(raw_record::silent());
+                }
                 // The client gets no further than to what it cannot read.
                 Some(Polled::Unreadable(_) | Polled::End) | None => break,
             };
+            self.was_answered.set(true);
             if is_it(&received(topic, partition, &message)) {
                 return Ok(Searched::Found(RawRecord::of(&message)));
             }

@@ -1,9 +1,11 @@
 //! Streams of events, as a page gets them.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, bail, ensure};
 use ordersaga_devstack::{Service, free_port};
 use reqwest::Response;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bed::{Bed, WITHIN, saga};
 use crate::client::{STREAM, order_for};
@@ -24,7 +26,8 @@ struct Event {
 
 impl Stream {
     async fn open(bed: &Bed, at: &str, query: &str, seen: Option<&str>) -> Result<Self> {
-        let request = bed.http.get(format!("{at}{STREAM}?{query}"));
+        // It stays open while the test does what it shows.
+        let request = bed.http.get(format!("{at}{STREAM}?{query}")).timeout(4 * WITHIN);
         let request =
             seen.into_iter().fold(request, |request, id| request.header("Last-Event-ID", id));
         let answer = request.send().await?.error_for_status()?;
@@ -58,6 +61,16 @@ impl Stream {
         }
         bail!("the stream ended before {name}")
     }
+
+    /// Until something was so of each of these orders.
+    async fn until_all(&mut self, orders: &BTreeSet<i64>, is_so: fn(&Value) -> bool) -> Result<()> {
+        let mut open = orders.clone();
+        while !open.is_empty() {
+            let event = self.until("order", is_so).await?;
+            open.remove(&event.data["order_id"].as_i64().context("no order_id")?);
+        }
+        Ok(())
+    }
 }
 
 fn parse(text: &str) -> Result<Event> {
@@ -82,16 +95,24 @@ fn a_stream_shows_an_order_from_step_to_step_with_the_lists_and_says_when_it_end
     saga(async |bed| {
         let url = bed.url(Service::Monitoring);
         let order = bed.place(&order_for(1000)).await?;
-        let query = format!("order_id={order}&newest=true&stats=true&stuck=true");
-        let mut stream = Stream::open(bed, &url, &query, None).await?;
+        let mut stream = Stream::open(bed, &url, &format!("order_id={order}"), None).await?;
         let shipping = stream.until("order", |order| order["step"] == "SHIPPING").await?;
         ensure!(shipping.data == bed.status(order).await?, "another than its status: {shipping:?}");
         bed.cancel(order).await?;
         let over = stream.until("order", is_over).await?;
         ensure!(over.id != shipping.id && over.data == bed.status(order).await?, "{over:?}");
-        stream.until("newest", |page| page["items"][0] == over.data).await?;
-        stream.until("stats", |stats| stats["minutes"][0]["released"] == 1).await?;
-        stream.until("as_of", |as_of| as_of["as_of"].is_string()).await?;
+
+        // Which of the events of two streams, or two lists, comes first is nowhere said.
+        let mut lists = Vec::new();
+        for list in ["newest", "stats", "stuck"] {
+            lists.push(Stream::open(bed, &url, &format!("{list}=true"), None).await?);
+        }
+        lists[0].until("newest", |page| page["items"][0] == over.data).await?;
+        lists[1].until("stats", |stats| stats["minutes"][0]["released"] == 1).await?;
+        lists[2].until("stuck", |stuck| stuck["items"] == json!([])).await?;
+        for list in &mut lists {
+            list.until("as_of", |as_of| as_of["as_of"].is_string()).await?;
+        }
 
         // Whoever comes back has seen it: no event of it comes before the next of others.
         let mut again =
@@ -104,7 +125,7 @@ fn a_stream_shows_an_order_from_step_to_step_with_the_lists_and_says_when_it_end
         afresh.until("order", is_over).await?;
 
         bed.services[&Service::Monitoring].terminate().await?;
-        for stream in [&mut stream, &mut again, &mut afresh] {
+        for stream in lists.iter_mut().chain([&mut stream, &mut again, &mut afresh]) {
             stream.until("bye", |_| true).await?;
             ensure!(stream.next().await?.is_none());
         }
@@ -118,20 +139,24 @@ fn a_stream_shows_orders_whose_news_come_to_another_instance() -> Result<()> {
         let second = bed.instance(Service::Monitoring, free_port()?, "second");
         second.start()?;
         second.wait_ready(WITHIN).await?;
-        let item = bed.add_item(100).await?;
-        // Of two partitions, at the least, each of which one of the two follows.
-        let mut placed = Vec::new();
+        // Of several partitions, each of which one of the two follows.
+        let mut placed = BTreeSet::new();
         for _ in 0..8 {
-            placed.push(bed.place(&order_for(item)).await?);
+            placed.insert(bed.place(&order_for(1000)).await?);
         }
         let query: Vec<_> = placed.iter().map(|order| format!("order_id={order}")).collect();
+        let mut streams = Vec::new();
         for url in [bed.url(Service::Monitoring), second.url()] {
-            for order in &placed {
-                let mut stream = Stream::open(bed, &url, &query.join("&"), None).await?;
-                let is_it =
-                    |event: &Value| event["order_id"] == *order && event["step"] == "SHIPPING";
-                stream.until("order", is_it).await?;
-            }
+            streams.push(Stream::open(bed, &url, &query.join("&"), None).await?);
+        }
+        for stream in &mut streams {
+            stream.until_all(&placed, |order| order["step"] == "SHIPPING").await?;
+        }
+        for order in &placed {
+            bed.cancel(*order).await?;
+        }
+        for stream in &mut streams {
+            stream.until_all(&placed, is_over).await?;
         }
         second.kill9().await
     })

@@ -49,13 +49,14 @@ function type({ target }) {
 
 function choose(text) {
   chosen.forget();
+  draft.seller_id = '';
   clearTimeout(typing);
   typing = setTimeout(() => (/^\d+$/.test(text) ? byId(text) : offered.read(() => items({ name: text, limit: 50 }))), 250);
 }
 
 async function byId(id) {
   await chosen.read(() => item(id));
-  if (chosen.data) draft.seller_id = chosen.data.seller_id;
+  if (chosen.data) draft.seller_id ||= chosen.data.seller_id;
 }
 
 function placeForm() {

@@ -42,6 +42,7 @@ const factOf = ({ facts }, name) => facts.find(({ fact }) => fact === name);
 const nameOf = ({ fact, initiator = '' }) => `${fact} ${initiator}`;
 
 function hear(heard) {
+  if (heard.order_id !== id) return heard;
   const before = told.data;
   if (!before) bought.read(() => item(heard.item_id));
   // Facts are only added: an answer with fewer is older.

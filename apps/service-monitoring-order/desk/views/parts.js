@@ -84,12 +84,13 @@ export function problemBox(problem, again) {
   const left = problem.retryAt - performance.now();
   const kind = /^urn:ordersaga:problem:([a-z-]+)$/.exec(problem.type)?.[1];
   const wrong = problem.errors.length ? problem.errors : [problem];
-  return html`<div class="problem" role="alert">
+  return html`<div class="problem"><div role="alert">
     ${problem.status
       ? html`<strong>${problem.title}</strong>${wrong.map(({ field, detail }) => html`<p>${field ? html`<code>${field}</code>: ` : null}${detail}</p>`)}`
       : html`<strong>${t('problem_unreachable', problem)}</strong><p>${t('problem_why')}</p>`}
     ${kind ? html`<a href="${problem.base}/problems/${kind}">${t('problem_kind')}</a>` : null}
     ${problem.request_id ? html`<p class="quiet">${t('problem_request', { id: problem.request_id })}</p>` : null}
+    </div>
     ${again && problem.isPassing
       ? html`<button type="button" ?disabled=${left > 0} @click=${again}>
           ${left > 0 ? t('try_again_in', { gap: seconds(left + 500) }) : t('try_again')}

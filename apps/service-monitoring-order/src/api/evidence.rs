@@ -100,7 +100,7 @@ struct TopicRecord {
     trace_id: Option<String>,
     /// Its headers, in order. A name may occur more than once.
     headers: Vec<RecordHeader>,
-    /// The event, as it was written. Left out if that is no JSON object.
+    /// The event. Left out if that is no JSON object.
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<BTreeMap<String, Value>>,

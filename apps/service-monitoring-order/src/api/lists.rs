@@ -28,6 +28,8 @@ const HOUR: usize = 60;
 /// The operations.
 pub(crate) struct ListApi(Arc<Views>);
 
+type AsOf = Option<DateTime<Utc>>;
+
 /// What they answer, which streams show as well.
 pub(crate) struct Views {
     lists: Arc<Lists>,
@@ -285,19 +287,25 @@ impl Views {
         Ok(self.lists.counts(time, limit).await?.into())
     }
 
-    /// The newest orders, for streams: `as_of` is shown apart, since it always changes.
-    pub(crate) async fn newest(&self) -> anyhow::Result<impl Serialize + use<>> {
-        Ok(OrderPage { as_of: None, ..self.orders(Filter::default(), None, PAGE).await? })
+    /// The newest orders, for streams: `as_of` apart, since it always changes.
+    pub(crate) async fn newest(&self) -> anyhow::Result<(impl Serialize + use<>, AsOf)> {
+        let page = self.orders(Filter::default(), None, PAGE).await?;
+        let as_of = page.as_of;
+        Ok((OrderPage { as_of: None, ..page }, as_of))
     }
 
     /// The orders that have waited for too long, likewise.
-    pub(crate) async fn overdue(&self) -> anyhow::Result<impl Serialize + use<>> {
-        Ok(StuckOrders { as_of: None, ..self.stuck(PAGE).await? })
+    pub(crate) async fn overdue(&self) -> anyhow::Result<(impl Serialize + use<>, AsOf)> {
+        let stuck = self.stuck(PAGE).await?;
+        let as_of = stuck.as_of;
+        Ok((StuckOrders { as_of: None, ..stuck }, as_of))
     }
 
     /// The counts of the newest minutes, likewise.
-    pub(crate) async fn last_hour(&self) -> anyhow::Result<impl Serialize + use<>> {
-        Ok(Stats { as_of: None, ..self.stats(DateTime::UNIX_EPOCH..FAR, HOUR).await? })
+    pub(crate) async fn last_hour(&self) -> anyhow::Result<(impl Serialize + use<>, AsOf)> {
+        let stats = self.stats(DateTime::UNIX_EPOCH..FAR, HOUR).await?;
+        let as_of = stats.as_of;
+        Ok((Stats { as_of: None, ..stats }, as_of))
     }
 }
 
