@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(8);
 
 /// Live rows are what vacuum or analyze last found, and what was inserted less what was deleted
 /// since. A server that crashed counts from zero; until one of them has run again, what they found
-/// before is left in `reltuples`.
+/// before is left in `reltuples`. So is what CREATE INDEX found: whoever builds one analyzes the table.
 const ESTIMATE: &str = "SELECT pg_stat_get_live_tuples(oid) + CASE WHEN coalesce( \
          pg_stat_get_last_vacuum_time(oid), pg_stat_get_last_autovacuum_time(oid), \
          pg_stat_get_last_analyze_time(oid), pg_stat_get_last_autoanalyze_time(oid)) IS NULL \
