@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use ordersaga_runtime::clock;
+use parking_lot::Mutex;
 use sagabus::dead_letters::{DeadLetters, Entry, Letter, NoEntry, Place, Position};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::shown::Shown;
 
@@ -32,10 +33,10 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Reads them, one at a time.
 pub(crate) struct Letters {
     topic: DeadLetters,
-    /// Locked for as long as somebody reads.
+    /// Taken by whoever reads.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// What was read last.
     known: Arc<Mutex<Option<Known>>>,
-    /// The same, for those who have waited for that in vain.
-    before: Arc<parking_lot::Mutex<Option<Arc<Open>>>>,
 }
 
 #[derive(Clone)]
@@ -115,36 +116,40 @@ impl FromStr for Cursor {
 
 impl Letters {
     pub(crate) fn new(topic: DeadLetters) -> Self {
-        Self { topic, known: Arc::default(), before: Arc::default() }
+        Self { topic, turn: Arc::default(), known: Arc::default() }
     }
 
     /// The letters that are open, as they were not long ago or, while reading takes long, when they
     /// were read before.
     pub(crate) async fn open(&self) -> anyhow::Result<Arc<Open>> {
         let read = async {
-            let known = self.known.clone().lock_owned().await;
-            if let Some(known) = known.as_ref().filter(|known| known.read.elapsed() < FRESH) {
-                return Ok(known.open.clone());
+            let turn = self.turn.clone().lock_owned().await;
+            if let Some(known) = self.known().filter(|known| known.read.elapsed() < FRESH) {
+                return Ok(known.open);
             }
             // Apart: it holds the place of those that come next for as long as it takes.
-            tokio::spawn(read(self.topic.clone(), known, self.before.clone())).await?
+            tokio::spawn(read(self.topic.clone(), turn, self.known.clone())).await?
         };
-        match tokio::time::timeout(LIMIT, read).await {
-            Ok(read) => read,
-            Err(_) => self.before.lock().clone().context("dead letters are not read in time"),
+        if let Ok(read) = tokio::time::timeout(LIMIT, read).await {
+            return read;
         }
+        let known = self.known().context("dead letters are not read in time")?;
+        Ok(known.open)
+    }
+
+    fn known(&self) -> Option<Known> {
+        self.known.lock().clone()
     }
 }
 
 async fn read(
     topic: DeadLetters,
-    mut known: OwnedMutexGuard<Option<Known>>,
-    before: Arc<parking_lot::Mutex<Option<Arc<Open>>>>,
+    _turn: OwnedMutexGuard<()>,
+    known: Arc<Mutex<Option<Known>>>,
 ) -> anyhow::Result<Arc<Open>> {
     let as_of = clock::now();
     let open = Arc::new(topic.fold(Book::default(), Book::add).await?.open(as_of));
-    *before.lock() = Some(open.clone());
-    *known = Some(Known { open: open.clone(), read: Instant::now() });
+    *known.lock() = Some(Known { open: open.clone(), read: Instant::now() });
     Ok(open)
 }
 

@@ -113,10 +113,7 @@ impl Wanted {
                 "newest" => &mut wanted.newest,
                 "stats" => &mut wanted.stats,
                 "stuck" => &mut wanted.stuck,
-                _ => {
-                    let name: String = name.chars().take(64).collect();
-                    return Err(Failure::invalid_parameter(name, "there is no such parameter"));
-                }
+                _ => return Err(Failure::unknown_parameter(&name)),
             };
             *flag = value.parse().map_err(|_| {
                 Failure::invalid_parameter(name.into_owned(), "true or false is expected")

@@ -13,7 +13,7 @@ use sagabus::{RawRecord, Searched, cloud_event};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{FactHeard, FactName, InitiatorName, ReasonName, Tag, UNKNOWN, an_order};
+use super::{FactHeard, Tag, UNKNOWN, an_order};
 use crate::evidence::Evidence;
 use crate::shown::Shown;
 
@@ -40,18 +40,10 @@ impl Example for OrderEvidence {
 #[derive(Object, Serialize)]
 #[oai(example)]
 struct FactEvidence {
-    /// What.
-    fact: FactName,
-    /// When.
-    time: DateTime<Utc>,
-    /// Why, if it ends the order.
-    #[oai(skip_serializing_if_is_none)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<ReasonName>,
-    /// Who, if it ends the order.
-    #[oai(skip_serializing_if_is_none)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    initiator: Option<InitiatorName>,
+    /// The fact, as the status has it.
+    #[oai(flatten)]
+    #[serde(flatten)]
+    fact: FactHeard,
     /// The topic in which the fact is told, without the prefix that an environment may have.
     topic: String,
     /// The topic's partition in which all records of this order stand.
@@ -68,12 +60,8 @@ struct FactEvidence {
 
 impl Example for FactEvidence {
     fn example() -> Self {
-        let FactHeard { fact, time, reason, initiator } = FactHeard::example();
         Self {
-            fact,
-            time,
-            reason,
-            initiator,
+            fact: FactHeard::example(),
             topic: "incoming".to_owned(),
             partition: 8,
             record: Some(TopicRecord::example()),
@@ -204,14 +192,13 @@ impl EvidenceApi {
 
 fn present(order: OrderId, heard: Heard, found: Searched) -> FactEvidence {
     let topic = heard.fact.topic().name().to_owned();
-    let FactHeard { fact, time, reason, initiator } = heard.into();
     let (record, missing) = match found {
         Searched::Found(record) => (Some(record.into()), None),
         Searched::Gone => (None, Some(MissingName::NoLongerInTopic)),
         Searched::NotFound => (None, Some(MissingName::NotFound)),
     };
     let partition = partition_of(order).into();
-    FactEvidence { fact, time, reason, initiator, topic, partition, record, missing }
+    FactEvidence { fact: heard.into(), topic, partition, record, missing }
 }
 
 impl From<RawRecord> for TopicRecord {

@@ -289,23 +289,23 @@ impl Views {
 
     /// The newest orders, for streams: `as_of` apart, since it always changes.
     pub(crate) async fn newest(&self) -> anyhow::Result<(impl Serialize + use<>, AsOf)> {
-        let page = self.orders(Filter::default(), None, PAGE).await?;
-        let as_of = page.as_of;
-        Ok((OrderPage { as_of: None, ..page }, as_of))
+        let mut page = self.orders(Filter::default(), None, PAGE).await?;
+        let as_of = page.as_of.take();
+        Ok((page, as_of))
     }
 
     /// The orders that have waited for too long, likewise.
     pub(crate) async fn overdue(&self) -> anyhow::Result<(impl Serialize + use<>, AsOf)> {
-        let stuck = self.stuck(PAGE).await?;
-        let as_of = stuck.as_of;
-        Ok((StuckOrders { as_of: None, ..stuck }, as_of))
+        let mut stuck = self.stuck(PAGE).await?;
+        let as_of = stuck.as_of.take();
+        Ok((stuck, as_of))
     }
 
     /// The counts of the newest minutes, likewise.
     pub(crate) async fn last_hour(&self) -> anyhow::Result<(impl Serialize + use<>, AsOf)> {
-        let stats = self.stats(DateTime::UNIX_EPOCH..FAR, HOUR).await?;
-        let as_of = stats.as_of;
-        Ok((Stats { as_of: None, ..stats }, as_of))
+        let mut stats = self.stats(DateTime::UNIX_EPOCH..FAR, HOUR).await?;
+        let as_of = stats.as_of.take();
+        Ok((stats, as_of))
     }
 }
 

@@ -142,8 +142,7 @@ impl Declared {
         let mut seen = 0_u64;
         for name in names(query) {
             let Some(at) = self.query.iter().position(|known| known == name) else {
-                let name: String = name.chars().take(64).collect();
-                return Err(Failure::invalid_parameter(name, "there is no such parameter"));
+                return Err(Failure::unknown_parameter(name));
             };
             if seen & (1 << at) != 0 {
                 return Err(Failure::invalid_parameter(name.to_owned(), "it is given twice"));

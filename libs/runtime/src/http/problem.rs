@@ -110,6 +110,12 @@ impl Failure {
         Self::new(ProblemType::InvalidParameter, detail).with_field(name)
     }
 
+    /// 400: a query parameter that there is none of. Of a long name the begin is told.
+    pub fn unknown_parameter(name: &str) -> Self {
+        let name: String = name.chars().take(64).collect();
+        Self::invalid_parameter(name, "there is no such parameter")
+    }
+
     /// 422: fields of the body are wrong, at least one.
     pub(super) fn invalid_fields(errors: Vec<FieldError>) -> Self {
         let first = errors.first().cloned();
