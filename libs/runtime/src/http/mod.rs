@@ -43,4 +43,5 @@ pub use problem_type::ProblemType;
 pub use rate::{ClientAddress, RateLimit};
 pub use server::{Listener, bind, serve, serve_admin};
 pub use service::{AdminPages, HttpService};
+pub use site::gzip;
 pub use values::{AsciiText, Bounded, Id, Text};

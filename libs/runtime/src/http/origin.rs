@@ -200,7 +200,7 @@ fn is_origin_of(origin: &[u8], host: &Authority) -> bool {
 pub(super) fn protect(headers: &mut HeaderMap) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
-    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
     // A page has its own.
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(NOTHING);
 }

@@ -1,8 +1,9 @@
 //! A service's own page: its files, which are in the program, and what its scripts may do.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, io::Write as _};
 
 use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
 use poem::{
     IntoResponse, Request, Response,
     http::{HeaderValue, StatusCode, header},
@@ -27,8 +28,15 @@ pub(super) struct Site {
 }
 
 struct File {
-    content: Bytes,
     kind: &'static str,
+    plain: Form,
+    /// For clients that take it (`Accept-Encoding`).
+    gzip: Form,
+}
+
+/// A file's bytes as they are sent, and their hash.
+struct Form {
+    content: Bytes,
     tag: HeaderValue,
 }
 
@@ -62,13 +70,19 @@ impl Site {
                 file.ok_or_else(|| Failure::not_found("the page has no such file"))?
             }
         };
-        let mut response = if request.headers().get(header::IF_NONE_MATCH) == Some(&file.tag) {
+        let is_gzip = takes_gzip(request);
+        let form = if is_gzip { &file.gzip } else { &file.plain };
+        let mut response = if request.headers().get(header::IF_NONE_MATCH) == Some(&form.tag) {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
-            Response::builder().content_type(file.kind).body(file.content.clone())
+            Response::builder().content_type(file.kind).body(form.content.clone())
         };
         let headers = response.headers_mut();
-        headers.insert(header::ETAG, file.tag.clone());
+        if is_gzip {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        headers.insert(header::ETAG, form.tag.clone());
         // Asked for each time: a new version is seen at once.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(header::CONTENT_SECURITY_POLICY, services.policy.clone());
@@ -96,12 +110,36 @@ impl Services {
 
 impl File {
     fn new(content: Bytes, kind: &'static str) -> Self {
+        let gzip = Form::new(gzip(&content).into());
+        Self { kind, plain: Form::new(content), gzip }
+    }
+}
+
+/// A file of a page as browsers are sent it.
+pub fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    let written = encoder.write_all(content).and_then(|()| encoder.finish());
+    written.expect("memory can be written")
+}
+
+/// Whether the client names gzip, and not with a weight of nothing.
+fn takes_gzip(request: &Request) -> bool {
+    let accepted = request.headers().get_all(header::ACCEPT_ENCODING).iter();
+    accepted.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|one| {
+        let (coding, weight) = one.split_once(';').unwrap_or((one, ""));
+        let weight = weight.trim().strip_prefix("q=").map_or(Ok(1.0), str::parse::<f32>);
+        coding.trim().eq_ignore_ascii_case("gzip") && weight.is_ok_and(|weight| weight > 0.0)
+    })
+}
+
+impl Form {
+    fn new(content: Bytes) -> Self {
         let mut tag = String::from("\"");
         for byte in &Sha256::digest(&content)[..16] {
             let _ = write!(tag, "{byte:02x}");
         }
         let tag = HeaderValue::from_str(&(tag + "\"")).expect("hexadecimal digits are ASCII");
-        Self { content, kind, tag }
+        Self { content, tag }
     }
 }
 

@@ -235,6 +235,28 @@ async fn a_page_of_the_service_s_own_is_kept_by_browsers_and_may_ask_the_service
     assert!(script.header("content-type").unwrap().starts_with("text/javascript"));
     let again = ask("/desk/a/main.js", "localhost", script.header("etag").unwrap()).await;
     assert_eq!((again.status, again.body.as_str()), (304, ""));
+    let zipped = |codings: &str, tag: &str| {
+        let request = Request::builder().uri_str("/desk/a/main.js").header("host", "localhost");
+        request.header("accept-encoding", codings).header("if-none-match", tag).finish()
+    };
+    for (codings, is_zipped) in [
+        ("gzip, deflate, br", true),
+        ("br, GZIP;q=0.5", true),
+        ("gzip;q=0, br", false),
+        ("identity", false),
+    ] {
+        let sent = endpoint.get_response(zipped(codings, "")).await;
+        let header =
+            |name: &str| sent.headers().get(name).map(|it| it.to_str().unwrap().to_owned());
+        assert_eq!(header("content-encoding").is_some(), is_zipped, "{codings}");
+        let tag = header("etag").unwrap();
+        assert_ne!(Some(tag.as_str()) == script.header("etag"), is_zipped, "{codings}");
+        let varies = sent.headers().get_all("vary").iter().any(|it| it == "Accept-Encoding");
+        assert!(varies, "a cache has to tell them apart");
+        let bytes = sent.into_body().into_bytes().await.unwrap();
+        assert_eq!(bytes == gzip(b"run()"), is_zipped, "{codings}");
+        assert_eq!(send(&endpoint, zipped(codings, &tag)).await.status, 304);
+    }
     ask("/desk/b.js", "localhost", "").await.is_problem(ProblemType::NotFound, None);
 
     let near = ask("/desk/services.json", "localhost", "").await;
