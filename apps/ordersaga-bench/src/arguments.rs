@@ -27,6 +27,10 @@ pub(crate) struct Arguments {
     /// Seconds of load measured in each run [default: 10, or 5 with --quick]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=600))]
     pub(crate) seconds: Option<u32>,
+    /// Let everything that services, databases, Redis and the broker say to each other be so many
+    /// milliseconds late in each direction, as between data centres
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub(crate) link_delay: Option<u64>,
     /// Write performance.json, performance.md and the plots to this folder [default: docs for a
     /// full run, else target/bench]
     #[arg(long, value_name = "DIR")]
@@ -61,12 +65,13 @@ impl Arguments {
     /// What to type to measure the same again, wherever it is written.
     pub(crate) fn command(&self) -> String {
         let number =
-            |name: &str, value: Option<u32>| value.map(|value| format!("--{name} {value}"));
+            |name: &str, value: Option<u64>| value.map(|value| format!("--{name} {value}"));
         let quick = self.quick.then(|| "--quick".to_owned());
         let only = self.only.iter().map(|name| format!("--only {name}"));
         let options = quick.into_iter().chain(only);
-        let options = options.chain(number("runs", self.runs));
-        let options = options.chain(number("seconds", self.seconds));
+        let options = options.chain(number("runs", self.runs.map(u64::from)));
+        let options = options.chain(number("seconds", self.seconds.map(u64::from)));
+        let options = options.chain(number("link-delay", self.link_delay));
         ["cargo ordersaga bench".to_owned()]
             .into_iter()
             .chain(options)
@@ -76,7 +81,8 @@ impl Arguments {
 
     /// Whether all is measured, and as it should be: what docs/performance.md is written from.
     pub(crate) fn is_full(&self) -> bool {
-        !self.quick && self.only.is_empty() && self.runs() >= 5 && self.seconds() >= 10
+        let is_whole = !self.quick && self.only.is_empty() && self.link_delay.is_none();
+        is_whole && self.runs() >= 5 && self.seconds() >= 10
     }
 }
 
@@ -92,7 +98,7 @@ mod tests {
     fn only_a_full_run_counts_as_one() {
         assert!(parsed(&[]).is_full());
         assert!(parsed(&["--runs=7"]).is_full());
-        for less in ["--quick", "--only=light", "--runs=4", "--seconds=3"] {
+        for less in ["--quick", "--only=light", "--runs=4", "--seconds=3", "--link-delay=1"] {
             assert!(!parsed(&[less]).is_full(), "{less}");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use chrono::SecondsFormat;
@@ -165,7 +166,8 @@ impl<'a> Suite<'a> {
     async fn start(arguments: &'a Arguments, tasks: usize) -> Result<Self> {
         let binaries = binaries(arguments)?;
         let steps = progress::steps();
-        let system = System::start(&binaries, &steps).await?;
+        let delay = arguments.link_delay.map(Duration::from_millis);
+        let system = System::start(&binaries, delay, &steps).await?;
         let sql = steps.step("Databases for the limits", Databases::make(&system.stack)).await?;
         let progress = Progress::new(tasks * arguments.runs() as usize);
         Ok(Self { arguments, binaries, system, sql, progress, series: Vec::new(), first_rate: 0.0 })

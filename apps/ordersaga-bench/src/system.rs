@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use ordersaga_checker::{Log, Onlooker, consumed};
-use ordersaga_devstack::{Cluster, Databases, Report, Service, ServiceProcess, Stack};
+use ordersaga_devstack::{
+    Cluster, Databases, Parts, Report, Service, ServiceProcess, Stack, TemporaryFolder,
+};
+use ordersaga_links::{Links, Toxic};
 use ordersaga_runtime::topics::{self, Target, TopicsFile};
 
 use crate::sampler::Group;
@@ -36,13 +39,27 @@ pub(crate) struct System {
     pub(crate) onlooker: Onlooker,
     /// The first of the items that are ordered; the others follow it.
     pub(crate) first_item: i64,
+    /// Between services and parts, if they are to be far from each other.
+    links: Option<Links>,
     pub(crate) stack: Stack,
+    _folder: TemporaryFolder,
 }
 
 impl System {
-    /// Starts everything; the services come from the folder `binaries`.
-    pub(crate) async fn start(binaries: &Path, report: &Report) -> Result<Self> {
-        let stack = Stack::temporary_with(report).await?;
+    /// Starts everything; the services come from the folder `binaries`. With a delay, everything that
+    /// services and parts say to each other is so late in each direction.
+    pub(crate) async fn start(
+        binaries: &Path,
+        delay: Option<Duration>,
+        report: &Report,
+    ) -> Result<Self> {
+        let folder = TemporaryFolder::new("bench")?;
+        let parts = Parts::open(folder.path(), None)?;
+        let (links, listeners) = match delay {
+            Some(_) => Links::start(&parts).await.map(|(links, all)| (Some(links), all))?,
+            None => (None, Vec::new()),
+        };
+        let stack = Stack::start_with(parts, listeners, report).await?;
         let parts = stack.parts();
         let databases = report.step("Databases", parts.provision("")).await?;
         let broker = parts.broker_address();
@@ -53,7 +70,19 @@ impl System {
         let log = Log { broker, prefix: String::new() };
         let onlooker = Onlooker::new(&databases, log, parts.redis_url())?;
         let (binaries, services) = (binaries.to_owned(), Vec::new());
-        let mut system = Self { services, binaries, databases, onlooker, first_item: 1, stack };
+        let mut system = Self {
+            services,
+            binaries,
+            databases,
+            onlooker,
+            first_item: 1,
+            links,
+            stack,
+            _folder: folder,
+        };
+        if let (Some(links), Some(delay)) = (&system.links, delay) {
+            links.set_all(Some(&Toxic::Latency { delay, jitter: Duration::ZERO }));
+        }
         report.step("Services", system.add_instances()).await?;
         system.first_item = system.make_items().await?;
         Ok(system)
@@ -65,9 +94,16 @@ impl System {
         let number = self.services.len() / Service::ALL.len() + 1;
         let logs = parts.folder.join(format!("logs/instance-{number}"));
         std::fs::create_dir_all(&logs)?;
-        let (broker, redis) = (parts.broker_address(), parts.redis_url());
-        let trio = ServiceProcess::trio(&self.databases, &broker, &redis, "", &logs)?;
-        for mut process in trio.into_values() {
+        let broker = parts.broker_address();
+        let (databases, redis) = match &self.links {
+            Some(links) => (links.databases(&self.databases), links.redis_url()),
+            None => (self.databases.clone(), parts.redis_url()),
+        };
+        let trio = ServiceProcess::trio(&databases, &broker, &redis, "", &logs)?;
+        for (service, mut process) in trio {
+            if let Some(links) = &self.links {
+                process.set("KAFKA_BROKERS", &links.broker(service));
+            }
             process.take_binary_from(&self.binaries);
             process.migrate(READY).await?;
             process.start()?;

@@ -7,11 +7,11 @@ use anyhow::{Context, Result, ensure};
 use ordersaga_checker::{EVENTS, Log, Record};
 use ordersaga_contract::{OrderId, partition_of};
 use ordersaga_devstack::{Database, Service, ServiceProcess};
+use ordersaga_links::{Link, Toxic};
 use parking_lot::Mutex;
 
-use crate::proxy::Toxic;
 use crate::schedule::{Fault, Kind, Target, Trouble};
-use crate::system::{Link, REFUSED_CLIENT, System};
+use crate::system::{REFUSED_CLIENT, System};
 use crate::workload::Clients;
 
 /// How often a trouble that is a moment's is repeated while it lasts.
@@ -151,7 +151,7 @@ impl Injector<'_> {
     }
 
     async fn disturb(&self, link: Link, trouble: Trouble, length: Duration) {
-        let proxy = self.system.proxy(link);
+        let proxy = self.system.links.proxy(link);
         let toxic = match trouble {
             Trouble::Reset => {
                 let end = tokio::time::Instant::now() + length;

@@ -8,7 +8,6 @@ mod disk;
 mod follow;
 mod html;
 mod inject;
-mod proxy;
 mod report;
 mod run;
 mod schedule;

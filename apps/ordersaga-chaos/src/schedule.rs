@@ -4,8 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use ordersaga_devstack::{Cluster, Service};
-
-use crate::system::Link;
+use ordersaga_links::Link;
 
 /// Something that goes wrong for a while.
 #[derive(Debug, Clone, PartialEq)]

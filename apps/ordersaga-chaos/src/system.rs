@@ -4,7 +4,6 @@
 mod supervisor;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,16 +13,15 @@ use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
 use ordersaga_contract::PARTITIONS;
 use ordersaga_devstack::{
-    Cluster, Databases, Listener, Part, Parts, Report, Service, ServiceProcess, Stack,
-    TemporaryFolder, free_port, service_env,
+    Cluster, Databases, Part, Parts, Report, Service, ServiceProcess, Stack, TemporaryFolder,
+    free_port, service_env,
 };
+use ordersaga_links::Links;
 use ordersaga_runtime::topics::{self, Target, TopicsFile};
-use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinSet;
 
 use crate::disk::Disk;
-use crate::proxy::Proxy;
 use supervisor::Processes;
 
 /// How long a service may take to be ready.
@@ -32,71 +30,6 @@ const READY: Duration = Duration::from_mins(1);
 pub(crate) const REFUSED_CLIENT: i64 = i64::MAX;
 /// The smallest that Postgres takes: two segments.
 const LEAST_WAL: u64 = 32 << 20;
-
-/// A way over which processes speak to each other, with a proxy on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub(crate) enum Link {
-    CreateOrderPostgres,
-    CreateOrderBroker,
-    StorePostgres,
-    StoreRedis,
-    StoreBroker,
-    MonitoringCoordinator,
-    /// Both the service's reads and the coordinator's writes go over it.
-    MonitoringShard1,
-    MonitoringShard2,
-    MonitoringBroker,
-}
-
-impl Link {
-    /// All links.
-    pub(crate) const ALL: [Self; 9] = [
-        Self::CreateOrderPostgres,
-        Self::CreateOrderBroker,
-        Self::StorePostgres,
-        Self::StoreRedis,
-        Self::StoreBroker,
-        Self::MonitoringCoordinator,
-        Self::MonitoringShard1,
-        Self::MonitoringShard2,
-        Self::MonitoringBroker,
-    ];
-
-    /// For people.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::CreateOrderPostgres => "create-order → postgres",
-            Self::CreateOrderBroker => "create-order → broker",
-            Self::StorePostgres => "store → postgres",
-            Self::StoreRedis => "store → redis",
-            Self::StoreBroker => "store → broker",
-            Self::MonitoringCoordinator => "monitoring → coordinator",
-            Self::MonitoringShard1 => "monitoring → shard1",
-            Self::MonitoringShard2 => "monitoring → shard2",
-            Self::MonitoringBroker => "monitoring → broker",
-        }
-    }
-
-    /// A service's way to the broker.
-    const fn to_broker(service: Service) -> Self {
-        match service {
-            Service::CreateOrder => Self::CreateOrderBroker,
-            Service::Store => Self::StoreBroker,
-            Service::Monitoring => Self::MonitoringBroker,
-        }
-    }
-
-    /// The way to a cluster.
-    const fn to_cluster(cluster: Cluster) -> Self {
-        match cluster {
-            Cluster::CreateOrder => Self::CreateOrderPostgres,
-            Cluster::Store => Self::StorePostgres,
-            Cluster::Monitoring => Self::MonitoringCoordinator,
-            Cluster::Shard1 => Self::MonitoringShard1,
-            Cluster::Shard2 => Self::MonitoringShard2,
-        }
-    }
-}
 
 /// How a system differs from the ordinary.
 #[derive(Debug, Default)]
@@ -114,7 +47,8 @@ pub(crate) struct System {
     // In the order they are to be dropped.
     watchers: JoinSet<()>,
     processes: Arc<Processes>,
-    proxies: BTreeMap<Link, Proxy>,
+    /// A proxy on every link.
+    pub(crate) links: Links,
     disk: Option<Disk>,
     way_in: WayIn,
     databases: Databases,
@@ -138,7 +72,7 @@ impl System {
     pub(crate) async fn start(options: Options, report: &Report) -> Result<Self> {
         let folder = TemporaryFolder::new("chaos")?;
         let parts = Parts::open(folder.path(), None)?;
-        let (proxies, listeners) = start_proxies(&parts).await?;
+        let (links, listeners) = Links::start(&parts).await?;
         let mut stack = Stack::start_with(parts, listeners, report).await?;
         let disk = match options.small_disk {
             Some((cluster, bytes)) => Some(move_to_disk(&mut stack, cluster, bytes).await?),
@@ -154,9 +88,9 @@ impl System {
         let doors = Service::ALL.map(|service| Ok((service, free_port()?)));
         let doors: BTreeMap<_, _> = doors.into_iter().collect::<Result<_>>()?;
         let way_in = WayIn {
-            databases: behind(&databases, &proxies),
-            redis: format!("redis://127.0.0.1:{}/0", proxies[&Link::StoreRedis].port()),
-            brokers: brokers(&proxies),
+            databases: links.databases(&databases),
+            redis: links.redis_url(),
+            brokers: Service::ALL.map(|service| (service, links.broker(service))).into(),
             options,
             logs: parts.folder.join("logs"),
             status_url: format!("http://127.0.0.1:{}/api/v1/status", doors[&Service::Monitoring]),
@@ -170,7 +104,7 @@ impl System {
         let system = Self {
             watchers,
             processes,
-            proxies,
+            links,
             disk,
             way_in,
             databases,
@@ -220,11 +154,6 @@ impl System {
     /// The first instance of a service; as with parts, `kill9` is a crash.
     pub(crate) fn service(&self, service: Service) -> &ServiceProcess {
         &self.processes.services[&service]
-    }
-
-    /// The proxy on a link.
-    pub(crate) fn proxy(&self, link: Link) -> &Proxy {
-        &self.proxies[&link]
     }
 
     /// A further instance on a free port, through the same proxies; not started, and not started
@@ -296,9 +225,7 @@ impl System {
     /// Stops everything in order, paused or not.
     pub(crate) async fn stop(mut self) -> Result<()> {
         self.watchers.shutdown().await;
-        for proxy in self.proxies.values() {
-            proxy.set(None);
-        }
+        self.links.set_all(None);
         if let Some(disk) = &self.disk {
             disk.free()?;
         }
@@ -335,46 +262,6 @@ impl WayIn {
         }
         Ok(process)
     }
-}
-
-/// A proxy on every link, and the listeners of the broker that three of them lead to.
-async fn start_proxies(parts: &Parts) -> Result<(BTreeMap<Link, Proxy>, Vec<Listener>)> {
-    let mut proxies = BTreeMap::new();
-    let mut listeners = Vec::new();
-    for cluster in Cluster::ALL {
-        let proxy = start_proxy(parts.server(cluster).port).await?;
-        proxies.insert(Link::to_cluster(cluster), proxy);
-    }
-    proxies.insert(Link::StoreRedis, start_proxy(parts.redis).await?);
-    for service in Service::ALL {
-        let listen = free_port()?;
-        let proxy = start_proxy(listen).await?;
-        listeners.push(Listener { listen, advertised: proxy.port() });
-        proxies.insert(Link::to_broker(service), proxy);
-    }
-    Ok((proxies, listeners))
-}
-
-async fn start_proxy(port: u16) -> Result<Proxy> {
-    Proxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await
-}
-
-/// The databases as the services see them.
-fn behind(databases: &Databases, proxies: &BTreeMap<Link, Proxy>) -> Databases {
-    let mut seen = databases.clone();
-    for cluster in Cluster::ALL {
-        let port = proxies[&Link::to_cluster(cluster)].port();
-        seen.set(cluster, databases[cluster].through(port));
-    }
-    seen
-}
-
-fn brokers(proxies: &BTreeMap<Link, Proxy>) -> BTreeMap<Service, String> {
-    let address = |service| {
-        let port = proxies[&Link::to_broker(service)].port();
-        (service, format!("127.0.0.1:{port}"))
-    };
-    Service::ALL.map(address).into()
 }
 
 /// Gives one cluster a disk of its own.

@@ -22,9 +22,14 @@ use pump::{Queue, Way};
 
 /// What is wrong with a link.
 #[derive(Clone, Debug)]
-pub(crate) enum Toxic {
+pub enum Toxic {
     /// Both directions pass, late by `delay` plus up to `jitter`.
-    Latency { delay: Duration, jitter: Duration },
+    Latency {
+        /// At the least.
+        delay: Duration,
+        /// At the most more.
+        jitter: Duration,
+    },
     /// Nothing reaches the server, without an error; answers pass.
     CutUp,
     /// No answer arrives, without an error; requests pass: a commit whose acknowledgement is lost.
@@ -34,7 +39,10 @@ pub(crate) enum Toxic {
     /// Connections, old and new, are reset at once.
     Refuse,
     /// So many bytes a second in each direction.
-    Throttle { bytes_per_second: u32 },
+    Throttle {
+        /// More wait.
+        bytes_per_second: u32,
+    },
 }
 
 /// The state of a link, as its connections see it.
@@ -63,7 +71,7 @@ impl Link {
 
 /// A proxy in front of one server; its connections end when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Proxy {
+pub struct Proxy {
     port: u16,
     link: watch::Sender<Link>,
     task: JoinHandle<()>,
@@ -71,7 +79,7 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// Listens on a free port of its own; `upstream` need not listen yet.
-    pub(crate) async fn start(upstream: SocketAddr) -> Result<Self> {
+    pub async fn start(upstream: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.context("a proxy cannot listen")?;
         let port = listener.local_addr()?.port();
@@ -81,17 +89,17 @@ impl Proxy {
     }
 
     /// The port it listens on.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Makes the link bad from now on, for connections old and new; `None` heals it.
-    pub(crate) fn set(&self, toxic: Option<Toxic>) {
+    pub fn set(&self, toxic: Option<Toxic>) {
         self.link.send_modify(|link| link.toxic = toxic);
     }
 
     /// Resets all current connections, once.
-    pub(crate) fn reset(&self) {
+    pub fn reset(&self) {
         self.link.send_modify(|link| link.resets += 1);
     }
 }
