@@ -349,7 +349,7 @@ impl Costs {
         let overhead = entry - relation::BENCH.item_json();
         reader.note("cached item: memory beside its JSON".to_owned(), overhead, "bytes", MISS);
         let producer = reader.median(KAFKA, |run| Some(run.orders_per_second))?;
-        reader.note("relay: orders of one producer".to_owned(), producer, "a second", KAFKA);
+        reader.note("orders of one producer".to_owned(), producer, "a second", KAFKA);
         let hot_item = reader.median(HOT, |run| Some(run.orders_per_second))?;
         reader.note("orders of one item".to_owned(), hot_item, "a second", HOT);
         Ok(Self {

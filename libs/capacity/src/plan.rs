@@ -537,15 +537,17 @@ impl Reckoning<'_> {
         let p = self.p;
         let mut limits: Vec<Limit> =
             self.costs.parts.iter().filter_map(|part| self.limit(part)).collect();
+        // Each instance publishes what it commits; create-order's may be as many as one likes.
         limits.push(Limit {
-            what: "relay: one producer for a database",
-            orders_per_second: p.utilisation * self.costs.producer,
+            what: "producers of the store",
+            orders_per_second: f64::from(PARTITIONS) * p.utilisation * self.costs.producer,
             arithmetic: format!(
-                "{:.0} % of {:.0} orders/s whose records one producer wrote",
+                "{PARTITIONS} instances, one per partition × {:.0} % of {:.0} orders/s whose \
+                 records one producer wrote",
                 p.utilisation * 100.0,
                 self.costs.producer
             ),
-            remedy: "cells: several systems, orders divided among them",
+            remedy: "more partitions",
         });
         if p.hot_item_share > 0.0 {
             limits.push(Limit {
