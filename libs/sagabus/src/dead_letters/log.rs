@@ -136,6 +136,8 @@ impl Reader {
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "earliest")
+            // Letters may be large, and a service reads them beside its work.
+            .set("queued.max.messages.kbytes", "8192")
             .create()?;
         Ok(Self { topic: letters.topic(&letters.name), client })
     }
