@@ -3,6 +3,7 @@
 #[macro_use]
 extern crate ordersaga_terminal;
 
+mod api_key;
 mod attack;
 mod bench;
 mod capacity;
@@ -83,6 +84,9 @@ enum Command {
     Simulate(simulate::Arguments),
     /// Checks the protocol in every order of events that a few orders and faults allow
     Model(model::Arguments),
+    /// Makes an API key, and the entry for it in `API_KEYS_FILE`
+    #[command(subcommand)]
+    ApiKey(api_key::Command),
     /// Applies or shows the topics of redpanda/topics.toml
     Topics(topics::Arguments),
     /// Lists, shows, replays or discards the records that a consumer could not read
@@ -128,6 +132,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Capacity(arguments) => capacity::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Model(arguments) => model::run(&arguments),
+        Command::ApiKey(command) => api_key::run(command),
         Command::Topics(arguments) => topics::run(&arguments),
         Command::Dlq(arguments) => dlq::run(&arguments),
         Command::Retention(arguments) => retention::run(&arguments),

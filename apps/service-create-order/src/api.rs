@@ -2,8 +2,8 @@
 
 use ordersaga_contract::OrderId;
 use ordersaga_runtime::http::{
-    About, AsciiText, Bounded, Failure, IDEMPOTENCY_KEY, Id, JsonBody, Link, List, LookupFailure,
-    Problem, ProblemType, Shed,
+    About, Access, AsciiText, Bounded, Failure, IDEMPOTENCY_KEY, Id, JsonBody, Link, List,
+    LookupFailure, Principal, Problem, ProblemType, Scope, Shed,
 };
 use poem::http::HeaderMap;
 use poem_openapi::param::{Header, Query};
@@ -25,6 +25,11 @@ pub(crate) const ABOUT: About = About {
                   service-monitoring-order says which.",
     server: "http://127.0.0.1:8000",
     location: "http://localhost:8001/api/v1/status?order_id=1",
+    access: &[
+        ("create_order", Access::Needs(Scope::OrdersWrite)),
+        ("create_orders", Access::Needs(Scope::OrdersWrite)),
+        ("cancel_order", Access::Needs(Scope::OrdersWrite)),
+    ],
     links: &[
         Link {
             from: ("create_order", 201),
@@ -83,16 +88,22 @@ impl Example for NewOrder {
 }
 
 impl NewOrder {
-    /// The command that places it.
-    fn place(self, key: Option<AsciiText<1, 255>>, traceparent: Option<String>) -> Command {
-        Command::Place(Placement {
+    /// The command that places it. 403 if its client is not the principal's.
+    fn place(
+        self,
+        key: Option<AsciiText<1, 255>>,
+        traceparent: Option<String>,
+        principal: &Principal,
+    ) -> Result<Command, Failure> {
+        principal.act_for(self.client_id.into(), "client_id")?;
+        Ok(Command::Place(Placement {
             item_id: self.item_id.into(),
             seller_id: self.seller_id.into(),
             client_id: self.client_id.into(),
             quantity: self.quantity.into(),
-            key: key.map(AsciiText::into_string).map(Key::new),
+            key: key.map(|key| Key::new(principal, key.as_str())),
             traceparent,
-        })
+        }))
     }
 }
 
@@ -339,6 +350,7 @@ impl Api {
     #[oai(path = "/api/v1/orders/create", method = "post", operation_id = "create_order")]
     async fn create(
         &self,
+        principal: Principal,
         body: JsonBody<NewOrder>,
         /// A value of the client's, unique to this order, of 1 to 255 characters.
         #[oai(name = "Idempotency-Key")]
@@ -347,7 +359,7 @@ impl Api {
         /// malformed or given twice.
         traceparent: Header<Option<String>>,
     ) -> Result<Created, Failure> {
-        let command = body.0.place(idempotency_key.0, traceparent.0);
+        let command = body.0.place(idempotency_key.0, traceparent.0, &principal)?;
         match self.submit(&self.orders, command, self.outbox_limit).await? {
             Answer::Placed { order, is_replayed } => Ok(Created::Created(
                 JsonBody(OrderCreated { order_id: order.get() }),
@@ -368,6 +380,7 @@ impl Api {
     #[oai(path = "/api/v1/orders/create-many", method = "post", operation_id = "create_orders")]
     async fn create_many(
         &self,
+        principal: Principal,
         body: JsonBody<NewOrders>,
         headers: &HeaderMap,
         /// W3C trace context, carried along with every event of the orders; ignored if it is
@@ -382,9 +395,10 @@ impl Api {
         let commands = body.0.orders.into_vec().into_iter().map(|order| {
             let BulkOrder { item_id, seller_id, client_id, quantity, idempotency_key } = order;
             let order = NewOrder { item_id, seller_id, client_id, quantity };
-            order.place(idempotency_key, traceparent.0.clone())
+            order.place(idempotency_key, traceparent.0.clone(), &principal)
         });
-        let answers = self.submit(&self.bulks, commands.collect(), self.outbox_limit).await?;
+        let commands = commands.collect::<Result<_, _>>()?;
+        let answers = self.submit(&self.bulks, commands, self.outbox_limit).await?;
         if let [first @ (Answer::ReadOnly | Answer::Undecided), rest @ ..] = &answers[..]
             && rest.iter().all(|answer| answer == first)
         {
@@ -402,6 +416,7 @@ impl Api {
     #[oai(path = "/api/v1/orders/cancel", method = "post", operation_id = "cancel_order")]
     async fn cancel(
         &self,
+        principal: Principal,
         /// The order to cancel.
         #[oai(example = "an_order")]
         order_id: Query<Id>,
@@ -410,11 +425,12 @@ impl Api {
         idempotency_key: Header<Option<AsciiText<1, 255>>>,
     ) -> Result<Cancelled, LookupFailure> {
         let order: OrderId = order_id.0.into();
-        let key = idempotency_key.0.map(AsciiText::into_string).map(Key::new);
+        let key = idempotency_key.0.map(|key| Key::new(&principal, key.as_str()));
+        let cancel = Command::Cancel { order, of: principal.client(), key };
         // Orders that were taken can be cancelled when no more are; but of old ones there may be
         // any number, so that their events need a bound as well.
         let most = self.outbox_limit.saturating_mul(2);
-        match self.submit(&self.orders, Command::Cancel { order, key }, most).await? {
+        match self.submit(&self.orders, cancel, most).await? {
             Answer::Unknown => {
                 Err(LookupFailure::not_found("There is no order with this order_id."))
             }

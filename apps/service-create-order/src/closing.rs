@@ -29,7 +29,7 @@ impl Handler for Closing {
             .iter()
             .filter_map(|Record { message: SagaEvent(event), .. }| {
                 let (order, at) = (event.order.order_id, event.time);
-                Some(Told { order, input: input(event.kind)?, at })
+                Some(Told { order, of: None, input: input(event.kind)?, at })
             })
             .collect();
         db::advance(transaction, &inputs, batch).await.map_err(failure)

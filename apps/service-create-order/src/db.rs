@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
-use ordersaga_contract::{Order, OrderId};
+use ordersaga_contract::{ClientId, Order, OrderId};
 use ordersaga_runtime::event::publish;
 use ordersaga_runtime::idempotency::Claim;
 use ordersaga_saga::order::{Input, OrderState, Transition, advance as decide};
@@ -168,21 +168,22 @@ pub(crate) async fn are_ours(
     Ok(usize::try_from(ours)? == there.len())
 }
 
-/// Which of these orders exist. What exists stays: nothing deletes orders.
+/// Which of these orders exist, and whose they are. What exists stays: nothing deletes orders, or
+/// gives them to another client.
 pub(crate) async fn known_orders(
     connection: &mut PgConnection,
     orders: &[OrderId],
-) -> anyhow::Result<HashSet<OrderId>> {
+) -> anyhow::Result<HashMap<OrderId, ClientId>> {
     if orders.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(HashMap::new());
     }
-    let known: Vec<i64> =
-        sqlx::query_scalar("SELECT order_id FROM orders WHERE order_id = ANY($1)")
+    let known: Vec<(i64, i64)> =
+        sqlx::query_as("SELECT order_id, client_id FROM orders WHERE order_id = ANY($1)")
             .bind(orders.iter().map(|order| order.get()).collect::<Vec<_>>())
             .fetch_all(connection)
             .await
             .context("looking for orders to cancel")?;
-    known.into_iter().map(|id| Ok(id.try_into()?)).collect()
+    known.into_iter().map(|(order, client)| Ok((order.try_into()?, client.try_into()?))).collect()
 }
 
 /// Orders still waiting for the store that were placed before `placed_before`, by their ids, from
@@ -229,8 +230,8 @@ struct Change {
 /// What [`advance`] found and did.
 #[derive(Default)]
 pub(crate) struct Advanced {
-    /// The orders that exist.
-    pub(crate) known: HashSet<OrderId>,
+    /// The orders that exist, and whose they are.
+    pub(crate) known: HashMap<OrderId, ClientId>,
     /// How each order that changed went on, and its age in seconds.
     outcomes: Vec<(&'static str, f64)>,
 }
@@ -252,6 +253,8 @@ impl Advanced {
 /// What is told to an order, and when that was decided.
 pub(crate) struct Told {
     pub(crate) order: OrderId,
+    /// It is only for an order of this client.
+    pub(crate) of: Option<ClientId>,
     pub(crate) input: Input,
     pub(crate) at: DateTime<Utc>,
 }
@@ -281,8 +284,11 @@ pub(crate) async fn advance(
         .collect::<anyhow::Result<_>>()?;
 
     let mut changes: BTreeMap<OrderId, Change> = BTreeMap::new();
-    for Told { order, input, at } in inputs {
+    for Told { order, of, input, at } in inputs {
         let Some(row) = known.get(order) else { continue };
+        if of.is_some_and(|client| client.get() != row.client_id) {
+            continue;
+        }
         let stored = state_of(row.state)?;
         let now = changes.get(order).map_or(stored, |change| change.to.state);
         let Some(to) = decide(now, *input) else { continue };
@@ -297,7 +303,8 @@ pub(crate) async fn advance(
         (outcome(change.to), age.max(0.0))
     });
     let outcomes = outcomes.collect();
-    Ok(Advanced { outcomes, known: known.into_keys().collect() })
+    let known = known.into_iter().map(|(order, row)| Ok((order, row.client_id.try_into()?)));
+    Ok(Advanced { outcomes, known: known.collect::<anyhow::Result<_>>()? })
 }
 
 async fn write(

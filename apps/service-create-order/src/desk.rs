@@ -9,6 +9,7 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{ClientId, EventKind, ItemId, Order, OrderId, Quantity, SellerId};
 use ordersaga_runtime::event::{failure, publish};
+use ordersaga_runtime::http::Principal;
 use ordersaga_runtime::idempotency::{Claim, Keys};
 use ordersaga_runtime::{clock, postgres};
 use ordersaga_saga::order::Input;
@@ -35,7 +36,12 @@ const PATIENCE: Duration = Duration::from_secs(8);
 #[derive(Debug)]
 pub(crate) enum Command {
     Place(Placement),
-    Cancel { order: OrderId, key: Option<Key> },
+    /// `of`: only if it is this client's order; else it is unknown.
+    Cancel {
+        order: OrderId,
+        of: Option<ClientId>,
+        key: Option<Key>,
+    },
 }
 
 /// An order to be.
@@ -49,7 +55,7 @@ pub(crate) struct Placement {
     pub(crate) traceparent: Option<String>,
 }
 
-/// An `Idempotency-Key` header's value.
+/// An `Idempotency-Key` header's value, as it is kept: nobody else's can be the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key(String);
 
@@ -97,8 +103,8 @@ enum Unsettled {
 }
 
 impl Key {
-    pub(crate) fn new(value: String) -> Self {
-        Self(value)
+    pub(crate) fn new(principal: &Principal, value: &str) -> Self {
+        Self(principal.own_key(value))
     }
 }
 
@@ -357,7 +363,7 @@ impl Desk {
     }
 
     /// Claims the batch's keys, each for the first command that has it, and returns who holds
-    /// which. Not for the cancel of an unknown order: it has no effect that could be repeated, and
+    /// which. Not for the cancel of an unknown order, or of another client's: it has no effect that could be repeated, and
     /// its key must not stand in the way of the request that was meant. Should the order commit
     /// before this batch does, the cancel still finds none. While there are too many keys, new ones
     /// are not claimed, and their commands answered so.
@@ -372,7 +378,7 @@ impl Desk {
         let cancelled: Vec<_> = pending
             .iter()
             .filter_map(|pending| match &pending.command {
-                Command::Cancel { order, key: Some(_) } => Some(*order),
+                Command::Cancel { order, key: Some(_), .. } => Some(*order),
                 _ => None,
             })
             .collect();
@@ -381,7 +387,9 @@ impl Desk {
         for Pending { command, id } in pending {
             let order_id = match command {
                 Command::Place(_) => *id,
-                Command::Cancel { order, .. } => known.get(order).copied(),
+                Command::Cancel { order, of, .. } => {
+                    known.get(order).is_some_and(|owner| is_of(*owner, *of)).then_some(*order)
+                }
             };
             let Some(key) = command.key() else { continue };
             keys.insert(key);
@@ -416,21 +424,23 @@ impl Desk {
             .iter()
             .zip(answers)
             .filter_map(|(Pending { command, .. }, answer)| match command {
-                Command::Cancel { order, .. }
+                Command::Cancel { order, of, .. }
                     if *answer != Answer::KeyReused && !unclaimed(command) =>
                 {
-                    Some((*order, command.key(), answer))
+                    Some((*order, *of, command.key(), answer))
                 }
                 _ => None,
             })
             .collect();
         let (input, at) = (Input::ClientCancels, batch.time());
-        let inputs: Vec<_> =
-            cancels.iter().map(|(order, ..)| Told { order: *order, input, at }).collect();
+        let inputs: Vec<_> = cancels
+            .iter()
+            .map(|(order, of, ..)| Told { order: *order, of: *of, input, at })
+            .collect();
         let advanced = db::advance(transaction, &inputs, batch).await?;
         let mut seen = HashSet::new();
-        for (order, key, answer) in &mut cancels {
-            if advanced.known.contains(order) {
+        for (order, of, key, answer) in &mut cancels {
+            if advanced.known.get(order).is_some_and(|owner| is_of(*owner, *of)) {
                 let is_replayed = key.is_some_and(|key| {
                     !seen.insert(key) || holders.get(key).is_some_and(|holder| !holder.is_fresh)
                 });
@@ -439,6 +449,11 @@ impl Desk {
         }
         Ok(advanced)
     }
+}
+
+/// Whether an order of this owner is for a client to cancel.
+fn is_of(owner: ClientId, client: Option<ClientId>) -> bool {
+    client.is_none_or(|client| client == owner)
 }
 
 /// Whether a key or an id is somebody's already.

@@ -115,7 +115,8 @@ impl Sweeper {
         let mut connection = Checkout::take(&self.pool).await?;
         let mut transaction = connection.begin().await?;
         let (input, at) = (Input::DeadlinePassed, batch.time());
-        let inputs: Vec<_> = orders.iter().map(|order| Told { order: *order, input, at }).collect();
+        let inputs: Vec<_> =
+            orders.iter().map(|order| Told { order: *order, of: None, input, at }).collect();
         let advanced = db::advance(&mut transaction, &inputs, &mut batch).await.map_err(failure)?;
         self.outbox.commit(transaction, batch).await?;
         connection.keep();

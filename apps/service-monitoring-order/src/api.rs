@@ -12,7 +12,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{Fact, Initiator, OrderId, Reason};
 use ordersaga_runtime::clock;
-use ordersaga_runtime::http::{About, Bounded, Failure, Id, JsonBody, LookupFailure, RequestPlace};
+use ordersaga_runtime::http::{
+    About, Access, Bounded, Failure, Id, JsonBody, LookupFailure, Principal, RequestPlace, Scope,
+};
 use ordersaga_saga::status::{Heard, Step, fold};
 use poem::web::Data;
 use poem_openapi::param::Query;
@@ -37,6 +39,14 @@ pub(crate) const ABOUT: About = About {
                   and dead letters, and counts what happened.",
     server: "http://127.0.0.1:8001",
     location: "",
+    access: &[
+        ("get_order_status", Access::Needs(Scope::OrdersRead)),
+        ("get_order_evidence", Access::Needs(Scope::OrdersRead)),
+        ("list_orders", Access::Needs(Scope::OrdersRead)),
+        ("list_stuck_orders", Access::Needs(Scope::OrdersRead)),
+        ("get_stats", Access::Needs(Scope::OrdersRead)),
+        ("list_dead_letters", Access::Needs(Scope::Admin)),
+    ],
     links: &[],
     variants: &[
         ("FactKind", &["ORDER_PLACED", "STOCK_RESERVED", "STOCK_RELEASED", "ORDER_CANCELLED"]),
@@ -248,10 +258,12 @@ impl Api {
         Self { shards, waiters, progress, grace, stop }
     }
 
-    /// The status, as soon as nothing more is waited for; `None` for an unknown order.
+    /// The status, as soon as nothing more is waited for; `None` for an unknown order. An order that
+    /// is not for the principal to see is as unknown as one that is not there, also in time.
     async fn await_status(
         &self,
         order: OrderId,
+        principal: &Principal,
         patience: Patience,
         place: &RequestPlace,
     ) -> Result<Option<OrderStatus>, Failure> {
@@ -273,7 +285,8 @@ impl Api {
                 }
                 was_read = true;
             }
-            let status = waiting.known().and_then(|history| present(&self.shards, &history));
+            let seen = waiting.known().filter(|it| principal.may_see(it.order.client_id));
+            let status = seen.and_then(|history| present(&self.shards, &history));
             let known = status
                 .as_ref()
                 .map(|status| (status.step.into(), is_older(status.update_date, self.grace)));
@@ -353,6 +366,7 @@ impl Api {
     #[oai(path = "/api/v1/status", method = "get", operation_id = "get_order_status")]
     async fn status(
         &self,
+        principal: Principal,
         /// The order asked about.
         #[oai(example = "an_order")]
         order_id: Query<Id>,
@@ -368,7 +382,7 @@ impl Api {
             time: wait_ms.0.map(|wait| Duration::from_millis(wait.get().unsigned_abs())),
             step: wait_for.0.map(Step::from),
         };
-        self.await_status(order_id.0.into(), patience, place.0)
+        self.await_status(order_id.0.into(), &principal, patience, place.0)
             .await?
             .map(|status| Found::Found(JsonBody(status)))
             .ok_or_else(|| LookupFailure::not_found(UNKNOWN))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use ordersaga_contract::{Fact, OrderId, partition_of};
 use ordersaga_runtime::event::SagaEvent;
+use ordersaga_runtime::http::Principal;
 use ordersaga_saga::status::{Heard, fold};
 use sagabus::{Bus, Message, Received, Search, Searched};
 use tokio::sync::Semaphore;
@@ -37,12 +38,15 @@ impl Evidence {
         Self { shards, bus, group, turns: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
-    /// Each fact of an order, oldest first, with its record; `None` for an unknown order.
+    /// Each fact of an order, oldest first, with its record; `None` for an unknown order, and one that
+    /// is not for the principal to see.
     pub(crate) async fn of(
         &self,
         order: OrderId,
+        principal: &Principal,
     ) -> anyhow::Result<Option<Vec<(Heard, Searched)>>> {
         let history = self.shards.history(order).await?;
+        let history = history.filter(|history| principal.may_see(history.order.client_id));
         let Some(status) = history.and_then(|history| fold(history.heard)) else {
             return Ok(None);
         };

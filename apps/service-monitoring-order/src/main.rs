@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use ordersaga_contract::Topic;
-use ordersaga_runtime::http::{self, HttpService};
+use ordersaga_runtime::http::{self, Access, HttpService, Scope};
 use ordersaga_runtime::lifecycle::Stage;
 use ordersaga_runtime::postgres;
 use ordersaga_runtime::service::{self, Service};
@@ -100,7 +100,9 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let opened = hub.clone();
     let api = HttpService::new(api::ABOUT, api, service.health.clone(), http)
         .long_poll("/api/v1/status", api::LONGEST_WAIT + http.timeout)
-        .stream("/api/v1/stream", move |request| opened.open(request))
+        .stream("/api/v1/stream", Access::Needs(Scope::OrdersRead), move |request| {
+            opened.open(request)
+        })
         .site(desk::FILES);
     service.serve(api).await?;
 

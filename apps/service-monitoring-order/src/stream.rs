@@ -6,12 +6,13 @@ use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream, FuturesUnordered};
-use ordersaga_contract::{Event, OrderId, partition_of};
-use ordersaga_runtime::http::{Failure, event};
+use ordersaga_contract::{ClientId, Event, OrderId, partition_of};
+use ordersaga_runtime::http::{Failure, Principal, event};
 use parking_lot::Mutex;
 use poem::Request;
 use serde::Serialize;
@@ -75,6 +76,8 @@ struct Feed {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Snapshot {
     id: Option<String>,
+    /// Whose order it shows.
+    of: Option<ClientId>,
     bytes: Bytes,
 }
 
@@ -153,11 +156,22 @@ impl Hub {
     /// is not sent again.
     pub(crate) fn open(&self, request: &Request) -> Result<BoxStream<'static, Bytes>, Failure> {
         let wanted = Wanted::parse(request.uri().query().unwrap_or_default())?;
+        let principal = request.data().cloned();
+        let principal: Principal = principal.context("a stream without a principal")?;
+        if wanted.newest || wanted.stats || wanted.stuck {
+            // A list of each client's own would be read for each of them, again and again.
+            principal.see_all("newest, stats and stuck are")?;
+        }
         let seen = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
-        Ok(self.show(&wanted, seen.map(str::to_owned)))
+        Ok(self.show(&wanted, seen.map(str::to_owned), principal))
     }
 
-    fn show(&self, wanted: &Wanted, seen: Option<String>) -> BoxStream<'static, Bytes> {
+    fn show(
+        &self,
+        wanted: &Wanted,
+        seen: Option<String>,
+        principal: Principal,
+    ) -> BoxStream<'static, Bytes> {
         let mut all: Vec<_> = wanted.orders.iter().map(|order| self.watch(*order)).collect();
         let feeds = [
             (&self.newest, wanted.newest),
@@ -168,9 +182,11 @@ impl Hub {
             feeds.into_iter().filter(|(_, is)| *is).map(|(f, _)| f.clone()).collect();
         all.extend(feeds.iter().map(|feed| feed.snapshots.subscribe()));
         let events = all.into_iter().map(changes).chain([self.as_of(feeds)]);
-        let events = stream::select_all(events).filter_map(move |Snapshot { id, bytes }| {
+        let events = stream::select_all(events).filter_map(move |Snapshot { id, of, bytes }| {
             let is_new = !bytes.is_empty() && (id.is_none() || id != seen);
-            ready(is_new.then_some(bytes))
+            // Another client's order is shown as one that is not there.
+            let is_seen = of.is_none_or(|client| principal.may_see(client));
+            ready((is_new && is_seen).then_some(bytes))
         });
         events.take_until(self.stop.clone().cancelled_owned()).boxed()
     }
@@ -186,7 +202,7 @@ impl Hub {
             let of_lists = feeds.iter().map(|feed| *feed.as_of.lock()).min();
             let as_of = of_lists.unwrap_or_else(|| progress.until());
             let bytes = event("as_of", None, &AsOf { as_of }).ok()?;
-            Some((Snapshot { id: None, bytes }, (ticks, feeds, progress)))
+            Some((Snapshot { id: None, of: None, bytes }, (ticks, feeds, progress)))
         })
         .boxed()
     }
@@ -297,9 +313,9 @@ impl Watched {
         match read {
             Ok(history) => {
                 let event = history.and_then(|history| {
-                    let id = id_of(&history);
+                    let (id, of) = (id_of(&history), Some(history.order.client_id));
                     let bytes = event("order", Some(&id), &present(shards, &history)?).ok()?;
-                    Some(Snapshot { id: Some(id), bytes })
+                    Some(Snapshot { id: Some(id), of, bytes })
                 });
                 if let Some(event) = event {
                     show(&self.snapshots, event);
@@ -338,7 +354,7 @@ impl Feed {
                     .and_then(|(list, as_of)| Ok((event(self.name, None, &list)?, as_of)));
                 match read {
                     Ok((bytes, as_of)) => {
-                        show(&self.snapshots, Snapshot { id: None, bytes });
+                        show(&self.snapshots, Snapshot { id: None, of: None, bytes });
                         *self.as_of.lock() = as_of;
                     }
                     // How far it is stays as it was, and is shown.
@@ -402,7 +418,7 @@ mod tests {
     async fn a_slow_stream_gets_the_newest_and_each_once() {
         let feed = Feed::new("newest");
         let mut slow = changes(feed.snapshots.subscribe());
-        let shown = |text: &'static str| Snapshot { id: None, bytes: text.into() };
+        let shown = |text: &'static str| Snapshot { id: None, of: None, bytes: text.into() };
         assert_eq!(slow.next().await, Some(Snapshot::default()));
         for text in ["one", "two", "two"] {
             show(&feed.snapshots, shown(text));
@@ -422,7 +438,7 @@ mod tests {
         let mut orders = HashMap::new();
         let mut watch = |id: i64, is_due: bool, shown: &'static str| {
             let bytes = shown.into();
-            let (snapshots, receiver) = watch::channel(Snapshot { id: None, bytes });
+            let (snapshots, receiver) = watch::channel(Snapshot { id: None, of: None, bytes });
             orders.insert(order(id), Watched { snapshots, is_due, read: Some(start) });
             receiver
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
-use ordersaga_contract::partition_of;
+use ordersaga_contract::{ClientId, partition_of};
 use ordersaga_runtime::clock;
 use sagabus::backoff::Backoff;
 use tokio::sync::Semaphore;
@@ -57,8 +57,13 @@ impl Stuck {
         Self { lists, progress, in_flight, patience, turns: Semaphore::new(AT_ONCE) }
     }
 
-    /// Looks up the orders that have been in flight for longest, and forgets those that are settled.
-    pub(crate) async fn find(&self, limit: usize) -> anyhow::Result<Overdue> {
+    /// Looks up the orders that have been in flight for longest, of one client or of all, and forgets
+    /// those that are settled.
+    pub(crate) async fn find(
+        &self,
+        client: Option<ClientId>,
+        limit: usize,
+    ) -> anyhow::Result<Overdue> {
         let _turn = self.turns.acquire().await?;
         let (now, as_of) = (clock::now(), self.progress.until());
         let is_here = |order| self.progress.follows(partition_of(order));
@@ -84,6 +89,9 @@ impl Stuck {
             }
         }
         self.in_flight.settle(settled.into_iter());
+        if let Some(client) = client {
+            orders.retain(|(history, ..)| history.order.client_id == client);
+        }
         let is_complete =
             self.in_flight.is_complete() && orders.len() <= limit && candidates.len() < LOOK_AT;
         orders.truncate(limit);
@@ -101,7 +109,7 @@ impl Stuck {
             self.in_flight.mark_read();
             loop {
                 tokio::time::sleep(LOOK).await;
-                if let Err(error) = self.find(LOOK_AT).await {
+                if let Err(error) = self.find(None, LOOK_AT).await {
                     tracing::debug!(error = format!("{error:#}"), "a look at what is in flight");
                 }
             }

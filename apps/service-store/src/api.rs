@@ -3,8 +3,8 @@
 pub(crate) mod lists;
 
 use ordersaga_runtime::http::{
-    About, AsciiText, Bounded, ClientAddress, Failure, Id, JsonBody, Link, LookupFailure,
-    RateLimit, Shed, Text,
+    About, Access, AsciiText, Bounded, Client, Failure, Id, JsonBody, Link, LookupFailure,
+    Principal, RateLimit, Scope, Shed, Text,
 };
 use ordersaga_runtime::postgres;
 use poem_openapi::param::{Header, Query};
@@ -27,6 +27,13 @@ pub(crate) const ABOUT: About = About {
                   `reservation` and `reset`.",
     server: "http://127.0.0.1:8002",
     location: "/api/v1/items/find?item_id=4",
+    access: &[
+        // The catalogue.
+        ("find_item", Access::Public),
+        ("list_items", Access::Public),
+        ("list_reservations", Access::Needs(Scope::OrdersRead)),
+        ("add_item", Access::Needs(Scope::ItemsWrite)),
+    ],
     links: &[Link {
         from: ("add_item", 201),
         to: "find_item",
@@ -149,16 +156,22 @@ impl Api {
     ///
     /// With how much of it is free and its newest reservations. Answers from the cache where it
     /// can; by the time an order's status says SHIPPING, or shows the fact RELEASED, its item here
-    /// says so too.
+    /// says so too. Reservations are shown to those who may see the orders of all clients; to others
+    /// the list is empty.
     #[oai(path = "/api/v1/items/find", method = "get", operation_id = "find_item")]
     async fn find(
         &self,
+        principal: Principal,
         /// The item to find.
         #[oai(example = "an_item")]
         item_id: Query<Id>,
     ) -> Result<Found, LookupFailure> {
         let found = self.items.find(item_id.0.into()).await.map_err(Failure::unavailable)?;
-        found.map(|item| Found::Found(JsonBody(item))).ok_or_else(no_item)
+        let mut item = found.ok_or_else(no_item)?;
+        if !principal.sees_all_orders() {
+            item.reservations.clear();
+        }
+        Ok(Found::Found(JsonBody(item)))
     }
 
     /// Add an item
@@ -173,20 +186,21 @@ impl Api {
     #[oai(path = "/api/v1/items/add", method = "post", operation_id = "add_item")]
     async fn add(
         &self,
-        client: ClientAddress,
+        client: Client,
+        principal: Principal,
         body: JsonBody<AddItem>,
         /// A value of the client's, unique to this item, of 1 to 255 characters.
         #[oai(name = "Idempotency-Key")]
         idempotency_key: Header<Option<AsciiText<1, 255>>>,
     ) -> Result<Added, Failure> {
-        self.additions.check(&client)?;
+        self.additions.check(&client, Shed::Rate)?;
         let AddItem { seller_id, price, name, quantity } = body.0;
         let new = NewItem {
             seller_id: seller_id.into(),
             price: price.get(),
             name: name.into_string(),
             quantity: quantity.get(),
-            key: idempotency_key.0.map(AsciiText::into_string),
+            key: idempotency_key.0.map(|key| principal.own_key(key.as_str())),
         };
         let added = self.items.add(&new).await.map_err(|error| {
             if postgres::is_unconfirmed(&error) || error.is::<NoAnswer>() {

@@ -37,8 +37,8 @@ pub(crate) struct Config {
     #[arg(long, env = "ITEMS_LIMIT", default_value = "10000000",
           value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) items_limit: i64,
-    /// Items that may be added in a second from one address, after up to ten seconds' at once; more
-    /// are answered 429. 0 for no limit, as behind a proxy, where all clients have one address.
+    /// Items that one principal, or with AUTH=off one address, may add in a second, after up to ten
+    /// seconds' at once; more are answered 429. 0 for no limit, as behind a proxy, where all clients have one address.
     #[arg(long, env = "ITEMS_PER_SECOND", default_value = "100",
           value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pub(crate) items_per_second: u32,

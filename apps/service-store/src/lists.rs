@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use ordersaga_contract::{ItemId, OrderId, SellerId};
+use ordersaga_contract::{ClientId, ItemId, OrderId, SellerId};
 use ordersaga_runtime::postgres;
 use sagabus::{Checkout, within};
 use sqlx::{PgPool, Postgres, QueryBuilder};
@@ -69,15 +69,16 @@ impl Lists {
         self.read(|| items(&self.pool, filter, after, limit)).await
     }
 
-    /// What is held of an item, or was, for orders older than `after`, newest order first; none if
-    /// there is no such item.
+    /// What is held of an item, or was, for orders older than `after`, of one client or of all, newest
+    /// order first; none if there is no such item.
     pub(crate) async fn reservations(
         &self,
         item: ItemId,
+        client: Option<ClientId>,
         after: Option<OrderId>,
         limit: usize,
     ) -> anyhow::Result<Option<Page<ReservationDetails>>> {
-        self.read(|| reservations(&self.pool, item, after, limit)).await
+        self.read(|| reservations(&self.pool, item, client, after, limit)).await
     }
 
     async fn read<T, F: Future<Output = anyhow::Result<T>>>(
@@ -137,20 +138,17 @@ fn select_items(filter: &Filter, after: Option<ItemId>, limit: i64) -> QueryBuil
 async fn reservations(
     pool: &PgPool,
     item: ItemId,
+    client: Option<ClientId>,
     after: Option<OrderId>,
     limit: usize,
 ) -> anyhow::Result<Option<Page<ReservationDetails>>> {
     let mut connection = Checkout::take(pool).await?;
-    let rows: Vec<ReservationDetails> = sqlx::query_as(
-        "SELECT order_id, client_id, quantity::bigint, state, updated_at AS time FROM reservation \
-         WHERE item_id = $1 AND state <= 2 AND order_id < $2 ORDER BY order_id DESC LIMIT $3",
-    )
-    .bind(item.get())
-    .bind(after.map_or(i64::MAX, OrderId::get))
-    .bind(rows_to_read(limit)?)
-    .fetch_all(&mut *connection)
-    .await
-    .context("listing reservations")?;
+    let rows: Vec<ReservationDetails> =
+        select_reservations(item, client, after, rows_to_read(limit)?)
+            .build_query_as()
+            .fetch_all(&mut *connection)
+            .await
+            .context("listing reservations")?;
     // Where something is held there is an item.
     let is_item = !rows.is_empty()
         || sqlx::query_scalar("SELECT EXISTS (SELECT FROM item WHERE item_id = $1)")
@@ -160,6 +158,25 @@ async fn reservations(
             .context("looking for an item")?;
     connection.keep();
     Ok(is_item.then(|| Page::cut(rows, limit, |held| held.order_id)))
+}
+
+fn select_reservations(
+    item: ItemId,
+    client: Option<ClientId>,
+    after: Option<OrderId>,
+    limit: i64,
+) -> QueryBuilder<Postgres> {
+    let mut select = QueryBuilder::new(
+        "SELECT order_id, client_id, quantity::bigint, state, updated_at AS time FROM reservation \
+         WHERE state <= 2 AND item_id = ",
+    );
+    select.push_bind(item.get());
+    select.push(" AND order_id < ").push_bind(after.map_or(i64::MAX, OrderId::get));
+    if let Some(client) = client {
+        select.push(" AND client_id = ").push_bind(client.get());
+    }
+    select.push(" ORDER BY order_id DESC LIMIT ").push_bind(limit);
+    select
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Configuration of a service: small groups of arguments, each readable from the command line and
 //! from the environment, checked once while parsing. `--help` lists every variable.
 
+mod auth;
 mod security;
 
 use std::{
@@ -16,6 +17,7 @@ use clap::{
     error::{Error, ErrorKind},
 };
 
+pub use auth::{AuthConfig, AuthMode, KeySetSource};
 pub use security::{KafkaSecurity, Login, Mechanism, Tls, readable_file};
 
 /// A value that must not appear in logs, help texts or error messages: a URL with a password.
@@ -169,6 +171,9 @@ pub struct HttpConfig {
     /// Prometheus: they are answered there however many clients the service has.
     #[arg(id = "admin_listen", long = "admin-listen", env = "ADMIN_LISTEN")]
     pub admin_listen: Option<SocketAddr>,
+    /// Who may use it.
+    #[command(flatten)]
+    pub auth: AuthConfig,
 }
 
 /// The service's own database.
@@ -322,6 +327,14 @@ fn parse_from<C: Parser>(
     }
     let matches = command.clone().try_get_matches_from(arguments)?;
     C::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Ends the process as [`parse`] does, if settings contradict each other, with what to do.
+pub(crate) fn hold(outcome: Result<(), String>) {
+    if let Err(message) = outcome {
+        let error: Error = Error::raw(ErrorKind::ArgumentConflict, format!("{message}\n"));
+        error.exit();
+    }
 }
 
 /// Value parser of a positive number of seconds, up to a day.
@@ -590,6 +603,14 @@ mod tests {
             "HTTP_ORIGINS",
             "DOCS_URLS",
             "ADMIN_LISTEN",
+            "AUTH",
+            "AUTH_OFF_IN_PUBLIC",
+            "API_KEYS_FILE",
+            "JWT_JWKS",
+            "JWT_ISSUER",
+            "JWT_AUDIENCE",
+            "JWT_CLIENT_CLAIM",
+            "CLIENT_REQUESTS_PER_SECOND",
             "DATABASE_URL",
             "DATABASE_CONNECTIONS",
             "KAFKA_BROKERS",

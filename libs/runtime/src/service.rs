@@ -84,6 +84,8 @@ pub fn run<F: Future<Output = anyhow::Result<ExitCode>>>(
     config: &ServiceConfig,
     service: F,
 ) -> anyhow::Result<ExitCode> {
+    config::hold(config.http.auth.check(config.http.listen));
+    config::hold(http::auth::check_files(&config.http));
     telemetry::init(&config.log)?;
     files::raise_limit();
     // The last spans leave when the service has ended.

@@ -125,6 +125,11 @@ impl Request {
         HeaderValue::try_from(traceparent(self.0.span_context())).expect("hexadecimal digits")
     }
 
+    /// Says whose request it is.
+    pub(crate) fn is_of(&mut self, principal: &str) {
+        self.0.set_attribute(KeyValue::new("enduser.id", principal.to_owned()));
+    }
+
     /// Ends the span with the status of the answer.
     pub(crate) fn end(mut self, status: StatusCode) {
         let code = i64::from(status.as_u16());

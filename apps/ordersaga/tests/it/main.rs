@@ -2,6 +2,7 @@
 //! services as processes of their own. Each test has databases, topics and services to itself
 //! ([`bed`]); the parts are shared by all, except in tests that stop one.
 
+mod auth;
 mod bad_input;
 mod bed;
 mod bulk;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{OrderId, partition_of};
-use ordersaga_runtime::http::{Failure, Id, JsonBody, LookupFailure};
+use ordersaga_runtime::http::{Failure, Id, JsonBody, LookupFailure, Principal};
 use ordersaga_saga::status::Heard;
 use poem_openapi::param::Query;
 use poem_openapi::types::Example;
@@ -177,12 +177,13 @@ impl EvidenceApi {
     #[oai(path = "/api/v1/status/evidence", method = "get", operation_id = "get_order_evidence")]
     async fn evidence(
         &self,
+        principal: Principal,
         /// The order asked about.
         #[oai(example = "an_order")]
         order_id: Query<Id>,
     ) -> Result<EvidenceFound, LookupFailure> {
         let order = OrderId::from(order_id.0);
-        let found = self.0.of(order).await.map_err(Failure::unavailable)?;
+        let found = self.0.of(order, &principal).await.map_err(Failure::unavailable)?;
         let found = found.ok_or_else(|| LookupFailure::not_found(UNKNOWN))?;
         let facts = found.into_iter().map(|(heard, record)| present(order, heard, record));
         let evidence = OrderEvidence { order_id: order.get(), facts: facts.collect() };

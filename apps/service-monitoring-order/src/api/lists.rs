@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ordersaga_contract::{ClientId, Fact, OrderId};
-use ordersaga_runtime::http::{Bounded, Failure, Id, JsonBody};
+use ordersaga_runtime::http::{Bounded, Failure, Id, JsonBody, Principal};
 use ordersaga_saga::status::Step;
 use poem_openapi::param::Query;
 use poem_openapi::types::Example;
@@ -269,8 +269,9 @@ impl Views {
         })
     }
 
-    async fn stuck(&self, limit: usize) -> anyhow::Result<StuckOrders> {
-        let Overdue { orders, is_complete, missing, as_of } = self.stuck.find(limit).await?;
+    async fn stuck(&self, client: Option<ClientId>, limit: usize) -> anyhow::Result<StuckOrders> {
+        let Overdue { orders, is_complete, missing, as_of } =
+            self.stuck.find(client, limit).await?;
         let items = orders.into_iter().filter_map(|(history, wait, since, is_late)| {
             let order = present(self.lists.shards(), &history)?;
             Some(StuckOrder { order, waits_for: wait.into(), since, is_late })
@@ -296,7 +297,7 @@ impl Views {
 
     /// The orders that have waited for too long, likewise.
     pub(crate) async fn overdue(&self) -> anyhow::Result<(impl Serialize + use<>, AsOf)> {
-        let mut stuck = self.stuck(PAGE).await?;
+        let mut stuck = self.stuck(None, PAGE).await?;
         let as_of = stuck.as_of.take();
         Ok((stuck, as_of))
     }
@@ -322,10 +323,13 @@ impl ListApi {
     /// Those that all of the filters admit. The newest are read at once; where a filter admits few,
     /// only some thousands are looked at for one answer: `next` leads on, `scanned` says how many
     /// they were. An answer is never complete before `as_of`, and a shard that is away is named in
-    /// `missing_shards` while the others' orders are told.
+    /// `missing_shards` while the others' orders are told. With credentials that are bound to a
+    /// client, the list is of its orders, and another `client_id` is refused (403).
     #[oai(path = "/api/v1/orders", method = "get", operation_id = "list_orders")]
+    #[expect(clippy::too_many_arguments, reason = "they are the operation's parameters")]
     async fn orders(
         &self,
+        principal: Principal,
         /// Only this client's.
         #[oai(example = "a_client")]
         client_id: Query<Option<Id>>,
@@ -346,7 +350,7 @@ impl ListApi {
         limit: Query<Option<PageSize>>,
     ) -> Result<OrdersFound, Failure> {
         let filter = Filter {
-            client: client_id.0.map(ClientId::from),
+            client: principal.list_for(client_id.0.map(ClientId::from))?,
             step: step.0.map(Step::from),
             from: from.0,
             to: to.0,
@@ -366,21 +370,24 @@ impl ListApi {
     #[oai(path = "/api/v1/orders/stuck", method = "get", operation_id = "list_stuck_orders")]
     async fn stuck(
         &self,
+        principal: Principal,
         /// How many at the most; 50 unless said.
         #[oai(example = "a_page")]
         limit: Query<Option<PageSize>>,
     ) -> Result<StuckFound, Failure> {
-        let found = self.0.stuck(PageSize::or(limit.0, PAGE)).await;
+        let found = self.0.stuck(principal.client(), PageSize::or(limit.0, PAGE)).await;
         Ok(StuckFound::Found(JsonBody(found.map_err(Failure::unavailable)?)))
     }
 
     /// How many events there were
     ///
     /// By minute and fact, newest first, of the last seven days. Records are counted as they are
-    /// applied, so what is sent a second time counts again.
+    /// applied, so what is sent a second time counts again. The counts are of all clients: credentials
+    /// that are bound to one are refused (403).
     #[oai(path = "/api/v1/stats", method = "get", operation_id = "get_stats")]
     async fn stats(
         &self,
+        principal: Principal,
         /// Only minutes that begin at this time or later.
         #[oai(example = "a_time")]
         from: Query<Option<DateTime<Utc>>>,
@@ -391,6 +398,7 @@ impl ListApi {
         #[oai(example = "an_hour")]
         limit: Query<Option<Minutes>>,
     ) -> Result<Counted, Failure> {
+        principal.see_all("the counts are")?;
         let time = from.0.unwrap_or(DateTime::UNIX_EPOCH)..to.0.unwrap_or(FAR);
         let counts = self.0.stats(time, Minutes::or(limit.0, HOUR)).await;
         Ok(Counted::Counted(JsonBody(counts.map_err(Failure::unavailable)?)))

@@ -1,6 +1,6 @@
 //! Operations on many items, and on many reservations of one.
 
-use ordersaga_runtime::http::{Bounded, Failure, Id, JsonBody, LookupFailure, Text};
+use ordersaga_runtime::http::{Bounded, Failure, Id, JsonBody, LookupFailure, Principal, Text};
 use poem_openapi::param::Query;
 use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Object, OpenApi};
@@ -140,11 +140,13 @@ impl ListApi {
 
     /// Reservations of an item, newest order first
     ///
-    /// All that are held and all that were given back. Orders that the store refused never had one.
+    /// All that are held and all that were given back, of the orders that may be seen with these
+    /// credentials. Orders that the store refused never had one.
     /// What the store has decided shows at once: a list is never read from the cache.
     #[oai(path = "/api/v1/items/reservations", method = "get", operation_id = "list_reservations")]
     async fn reservations(
         &self,
+        principal: Principal,
         /// The item.
         #[oai(example = "an_item")]
         item_id: Query<Id>,
@@ -157,7 +159,8 @@ impl ListApi {
     ) -> Result<ReservationsFound, LookupFailure> {
         let limit = PageSize::or(limit.0, PAGE);
         let after = after.0.map(Into::into);
-        let page = self.lists.reservations(item_id.0.into(), after, limit).await;
+        let (item, client) = (item_id.0.into(), principal.client());
+        let page = self.lists.reservations(item, client, after, limit).await;
         let page = page.map_err(Failure::unavailable)?.ok_or_else(no_item)?;
         Ok(ReservationsFound::Found(JsonBody(page.into())))
     }

@@ -99,7 +99,9 @@ impl Page {
             .default_models_expand_depth(0)
             .try_it_out_enabled(true)
             .display_request_duration(true)
-            .display_operation_id(true);
+            .display_operation_id(true)
+            // What is typed into Authorize is forgotten with the page.
+            .persist_authorization(false);
         let others = documents.iter().filter(|document| document.title != title);
         let others: Vec<_> = others.map(|other| other.origin.as_str()).collect();
         let policy = format!(

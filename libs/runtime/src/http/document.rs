@@ -3,7 +3,6 @@
 
 use std::marker::PhantomData;
 
-use poem::http::Method;
 use poem_openapi::{
     ContactObject, LicenseObject, OpenApi, OpenApiService, ServerObject,
     registry::{MetaApi, MetaOperation, Registry},
@@ -11,6 +10,7 @@ use poem_openapi::{
 use serde_json::{Map, Value, json};
 
 use super::{
+    auth::{Access, Scope},
     problem::{CONTENT_TYPE, IDEMPOTENCY_KEY, example},
     problem_type::ProblemType,
     service::Table,
@@ -31,11 +31,21 @@ pub struct About {
     pub server: &'static str,
     /// A `Location` as its answers have it.
     pub location: &'static str,
+    /// What operations ask of their clients, by their names; those that are not named need `admin`.
+    pub access: &'static [(&'static str, Access)],
     /// What can be done next with what an operation has made.
     pub links: &'static [Link],
     /// Names for the variants of an enumeration, where the variants of another are called the same:
     /// some languages have one scope for all.
     pub variants: &'static [(&'static str, &'static [&'static str])],
+}
+
+impl About {
+    /// What an operation asks of its clients. One that nobody has thought of is for administrators.
+    pub(super) fn access_of(&self, operation: Option<&str>) -> Access {
+        let known = self.access.iter().find(|(name, _)| Some(*name) == operation);
+        known.map_or(Access::Needs(Scope::Admin), |(_, access)| *access)
+    }
 }
 
 /// A field of an operation's answer is a parameter of another operation.
@@ -113,7 +123,6 @@ fn leave_out_impossible(operation: &mut MetaOperation) {
     let idempotent =
         operation.params.iter().any(|param| param.name.eq_ignore_ascii_case(IDEMPOTENCY_KEY));
     operation.responses.responses.retain(|response| match response.status {
-        Some(403) => operation.method != Method::GET,
         Some(408 | 413 | 415) => has_body,
         Some(422) => has_body || idempotent,
         _ => true,
@@ -134,8 +143,15 @@ const IDS: &str = "\n\nIds are integers from 1 to 2^63-1. `order_id` and `item_i
 fn refine(document: &mut Value, about: &About) {
     // poem-openapi keeps to what has been so since 3.0.0.
     document["openapi"] = json!("3.0.3");
-    // Linters ask for it: nothing has to be shown to be let in.
-    document["security"] = json!([]);
+    // A service may ask who its client is, or not. Of all operations at once: where an operation says
+    // so itself, some generators make clients that cannot do without.
+    document["security"] = json!([{}, {"bearer": []}]);
+    document["components"]["securitySchemes"] = json!({"bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key or a JSON Web Token, where the service asks for one (AUTH). Each \
+                        operation names the scope that it needs.",
+    }});
     each_object(document, &mut |object| {
         refer_plainly(object);
         join_lines(object);
@@ -150,6 +166,7 @@ fn refine(document: &mut Value, about: &About) {
     for (name, variants) in about.variants {
         document["components"]["schemas"][name]["x-enum-varnames"] = json!(variants);
     }
+    describe_access(document, about);
     describe_answers(document, about);
     for link in about.links {
         add_link(document, link);
@@ -303,6 +320,34 @@ fn refine_schema(schema: &mut Object) {
     }
 }
 
+/// Says which scope an operation needs. Whoever needs none is not refused for the lack of one.
+fn describe_access(document: &mut Value, about: &About) {
+    each_object(document, &mut |object| {
+        let Some(name) = object.get("operationId").and_then(Value::as_str) else { return };
+        match about.access_of(Some(name)) {
+            Access::Needs(scope) => {
+                let description = object.get("description").and_then(Value::as_str);
+                let before = description.map(|text| format!("{text}\n\n")).unwrap_or_default();
+                let text = format!("{before}Where the service asks for it: scope `{scope}`.");
+                object.insert("description".to_owned(), text.into());
+            }
+            Access::Public | Access::Open => {
+                let answers = object.get_mut("responses").and_then(Value::as_object_mut);
+                answers.map(|answers| answers.shift_remove("403"));
+            }
+        }
+    });
+    // A page of another origin may read, if it could read the answer.
+    each_object(document, &mut |path| {
+        if let Some(Value::Object(read)) = path.get_mut("get") {
+            read.insert(READS.to_owned(), true.into());
+        }
+    });
+}
+
+/// Marks operations that change nothing, while the document is made.
+const READS: &str = "x-reads";
+
 /// Gives every answer its headers, and describes those of failures once, with an example of each
 /// kind.
 fn describe_answers(document: &mut Value, about: &About) {
@@ -310,6 +355,7 @@ fn describe_answers(document: &mut Value, about: &About) {
     let types = document["components"]["schemas"].clone();
     each_object(document, &mut |operation| {
         let wrong = what_can_be_wrong(operation);
+        let reads = operation.shift_remove(READS).is_some();
         let answers = operation.get_mut("responses").and_then(Value::as_object_mut);
         for (status, answer) in answers.into_iter().flatten() {
             let Some(answer) = answer.as_object_mut() else { continue };
@@ -318,10 +364,15 @@ fn describe_answers(document: &mut Value, about: &About) {
                 show_body(answer, &types);
                 continue;
             };
-            let kinds = ProblemType::ALL
-                .into_iter()
-                .filter(|kind| kind.status() == status && (status != 422 || wrong.contains(kind)));
-            let kinds: Vec<_> = kinds.collect();
+            let may_be = |kind: &ProblemType| match kind {
+                ProblemType::InvalidField | ProblemType::IdempotencyKeyReused => {
+                    wrong.contains(kind)
+                }
+                ProblemType::ForeignOrigin => !reads,
+                _ => true,
+            };
+            let kinds = ProblemType::ALL.into_iter().filter(|kind| kind.status() == status);
+            let kinds: Vec<_> = kinds.filter(may_be).collect();
             let name = name_of_failure(&kinds);
             describe_failure(answer, &kinds, &mut examples);
             let reference = format!("#/components/responses/{name}");
@@ -358,6 +409,8 @@ fn name_of_failure(kinds: &[ProblemType]) -> String {
             "Unprocessable".to_owned()
         }
         [ProblemType::IdempotencyKeyReused] => "KeyReused".to_owned(),
+        // The name that it had before there was a second kind.
+        [ProblemType::ForeignOrigin, ..] => "ForeignOrigin".to_owned(),
         [ProblemType::Internal] => "InternalError".to_owned(),
         [ProblemType::Overloaded, ProblemType::Unavailable] => "Unavailable".to_owned(),
         [first, ..] => format!("{first:?}"),

@@ -13,10 +13,12 @@ use prometheus::{IntCounter, IntGauge, register_int_counter, register_int_gauge}
 use serde::Serialize;
 
 use super::{
+    auth::Principal,
     connections::{Connection, peer_of},
     limits::{Kind, Limits, Place},
     problem::Failure,
 };
+use crate::clock;
 
 /// After so much silence a comment is sent: proxies cut what is silent for a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -49,6 +51,14 @@ pub fn event(name: &str, id: Option<&str>, data: &impl Serialize) -> serde_json:
     Ok(format!("event: {name}\n{id}data: {data}\n\n").into())
 }
 
+/// How long a stream lives: no longer than what its client has shown is good for.
+fn life_of(principal: Option<&Principal>) -> Duration {
+    let life = LIFE.mul_f64(0.8 + 0.4 * fastrand::f64());
+    let until = principal.and_then(Principal::until);
+    let left = until.map(|until| (until - clock::now()).to_std().unwrap_or_default());
+    left.map_or(life, |left| left.min(life))
+}
+
 /// A stream that is open.
 struct Open {
     events: BoxStream<'static, Bytes>,
@@ -63,7 +73,7 @@ pub(super) fn answer(
     open: &Opener,
 ) -> Result<Response, Failure> {
     let place = limits.enter(Kind::Stream, peer_of(request))?;
-    let life = tokio::time::sleep(LIFE.mul_f64(0.8 + 0.4 * fastrand::f64()));
+    let life = tokio::time::sleep(life_of(request.data()));
     let bye = format!("event: bye\nretry: {}\ndata: {{}}\n\n", fastrand::u32(RETRY));
     let events = open(request)?.take_until(life).chain(stream::once(ready(Bytes::from(bye))));
     let connection = request.data::<Arc<Connection>>().cloned();

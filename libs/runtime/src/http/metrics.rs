@@ -69,6 +69,10 @@ pub enum Shed {
     Address,
     /// 429: the client asks too often.
     Rate,
+    /// 429: the client sends more requests than one may.
+    Client,
+    /// 429: too many credentials of the client's address were refused.
+    Refusals,
     /// 503: as much waits to be published as may.
     Outbox,
     /// 503: as many idempotency keys are remembered as may be.
@@ -78,7 +82,7 @@ pub enum Shed {
 }
 
 impl Shed {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Concurrency,
         Self::Queue,
         Self::LongPolls,
@@ -86,6 +90,8 @@ impl Shed {
         Self::Streams,
         Self::Address,
         Self::Rate,
+        Self::Client,
+        Self::Refusals,
         Self::Outbox,
         Self::Keys,
         Self::Rows,
@@ -100,6 +106,8 @@ impl Shed {
             Self::Streams => "streams",
             Self::Address => "address",
             Self::Rate => "rate",
+            Self::Client => "client",
+            Self::Refusals => "refusals",
             Self::Outbox => "outbox",
             Self::Keys => "keys",
             Self::Rows => "rows",
@@ -112,7 +120,7 @@ pub(super) fn shed(reason: Shed) {
 }
 
 /// The statuses whose histogram a route looks up once and keeps.
-const USUAL: [u16; 10] = [200, 201, 202, 307, 400, 404, 422, 429, 500, 503];
+const USUAL: [u16; 12] = [200, 201, 202, 307, 400, 401, 403, 404, 422, 429, 500, 503];
 
 /// The metrics of one method of one route.
 pub(super) struct RouteMetrics {

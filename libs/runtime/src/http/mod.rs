@@ -5,6 +5,7 @@
 //! JSON; a query or header parameter that is missing, unknown, repeated or wrong); JSON that can be
 //! read but has wrong, missing, unknown or repeated fields is 422. Either says which.
 
+pub(crate) mod auth;
 mod body;
 mod connections;
 mod docs;
@@ -32,6 +33,7 @@ mod wrong_fields;
 #[cfg(test)]
 mod tests;
 
+pub use auth::{Access, Principal, Scope, Scopes};
 pub use document::{About, Link, print_spec, spec};
 pub use events::event;
 pub use json::JsonBody;
@@ -40,7 +42,7 @@ pub use list::List;
 pub use metrics::Shed;
 pub use problem::{Failure, FieldError, IDEMPOTENCY_KEY, LookupFailure, Problem};
 pub use problem_type::ProblemType;
-pub use rate::{ClientAddress, RateLimit};
+pub use rate::{Client, RateLimit};
 pub use server::{Listener, bind, serve, serve_admin};
 pub use service::{AdminPages, HttpService};
 pub use site::gzip;

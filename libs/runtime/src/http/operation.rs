@@ -16,6 +16,7 @@ use poem::{
 use tracing::Instrument;
 
 use super::{
+    auth::Guard,
     body,
     connections::peer_of,
     limits::{Kind, Limits, RequestPlace},
@@ -51,13 +52,37 @@ pub(super) struct Operation<E> {
     method: Method,
     route: String,
     metrics: RouteMetrics,
+    guard: Guard,
     rules: Option<Rules>,
 }
 
 impl<E: Endpoint<Output = Response>> Operation<E> {
-    pub(super) fn new(inner: E, method: &Method, route: &str, rules: Option<Rules>) -> Self {
+    pub(super) fn new(
+        inner: E,
+        method: &Method,
+        route: &str,
+        guard: Guard,
+        rules: Option<Rules>,
+    ) -> Self {
         let metrics = RouteMetrics::new(method, route);
-        Self { inner, method: method.clone(), route: route.to_owned(), metrics, rules }
+        Self { inner, method: method.clone(), route: route.to_owned(), metrics, guard, rules }
+    }
+
+    /// Answers a client that may ask, and lets the spans know who it is.
+    async fn admit(
+        &self,
+        mut request: Request,
+        trace: Option<&mut trace::Request>,
+    ) -> Result<Response, Failure> {
+        let principal = self.guard.admit(&request).await?;
+        if let Some(name) = principal.name() {
+            tracing::Span::current().record("principal", name);
+            if let Some(trace) = trace {
+                trace.is_of(name);
+            }
+        }
+        request.set_data(principal);
+        self.answer(request).await
     }
 
     async fn answer(&self, mut request: Request) -> Result<Response, Failure> {
@@ -115,9 +140,10 @@ impl<E: Endpoint<Output = Response>> Endpoint for Operation<E> {
         let started = Instant::now();
         let _active = Active::enter();
         let id = RequestId::of(&request);
-        let trace = self.trace(&mut request);
-        let span = tracing::debug_span!("request", id = id.as_str());
-        let outcome = self.answer(request).instrument(span).await;
+        let mut trace = self.trace(&mut request);
+        let principal = tracing::field::Empty;
+        let span = tracing::debug_span!("request", id = id.as_str(), principal);
+        let outcome = self.admit(request, trace.as_mut()).instrument(span).await;
         let mut response = outcome.unwrap_or_else(|failure| failure.respond(Some(&id)));
         response.headers_mut().insert(request_id::HEADER, id.into_header());
         self.metrics.observe(response.status(), started);

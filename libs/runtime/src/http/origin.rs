@@ -21,10 +21,12 @@ const SEC_FETCH_SITE: &str = "sec-fetch-site";
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 /// What pages of allowed origins may send and read beside what any page may, and how many seconds a
 /// browser may remember that.
-const SENT: HeaderValue =
-    HeaderValue::from_static("Content-Type, Idempotency-Key, X-Request-Id, traceparent");
-const READ: HeaderValue =
-    HeaderValue::from_static("Location, X-Request-Id, Retry-After, Idempotent-Replayed, Allow");
+const SENT: HeaderValue = HeaderValue::from_static(
+    "Authorization, Content-Type, Idempotency-Key, X-Request-Id, traceparent",
+);
+const READ: HeaderValue = HeaderValue::from_static(
+    "Location, X-Request-Id, Retry-After, Idempotent-Replayed, Allow, WWW-Authenticate",
+);
 const REMEMBERED: HeaderValue = HeaderValue::from_static("600");
 
 /// Which requests are served at all.

@@ -86,6 +86,7 @@ pub struct Failure {
     field: Option<Cow<'static, str>>,
     errors: Vec<FieldError>,
     retry_after: Option<u32>,
+    challenge: Option<String>,
     cause: Option<anyhow::Error>,
 }
 
@@ -94,7 +95,8 @@ impl Failure {
     pub fn new(kind: ProblemType, detail: impl Into<Cow<'static, str>>) -> Self {
         let retry_after = ProblemType::tells_when_to_retry(kind.status()).then_some(1);
         let detail = detail.into();
-        Self { kind, detail, field: None, errors: Vec::new(), retry_after, cause: None }
+        let (field, errors, challenge, cause) = (None, Vec::new(), None, None);
+        Self { kind, detail, field, errors, retry_after, challenge, cause }
     }
 
     /// 404: the thing asked for does not exist.
@@ -154,7 +156,15 @@ impl Failure {
             ),
             Shed::Rate => Self::new(
                 ProblemType::TooManyRequests,
-                "too many such requests come from this address; nothing was done",
+                "this client sends too many such requests; nothing was done",
+            ),
+            Shed::Client => Self::new(
+                ProblemType::TooManyRequests,
+                "this client sends too many requests; nothing was done",
+            ),
+            Shed::Refusals => Self::new(
+                ProblemType::TooManyRequests,
+                "too many credentials from this address were refused; these were not looked at",
             ),
             Shed::Keys => Self::new(
                 ProblemType::Overloaded,
@@ -200,6 +210,12 @@ impl Failure {
         Self { retry_after: Some(seconds), ..self }
     }
 
+    /// Sets `WWW-Authenticate`.
+    #[must_use]
+    pub(super) fn with_challenge(self, challenge: String) -> Self {
+        Self { challenge: Some(challenge), ..self }
+    }
+
     /// What kind of failure it is.
     pub fn kind(&self) -> ProblemType {
         self.kind
@@ -219,11 +235,15 @@ impl Failure {
             }
         }
         let (status, retry_after) = (self.status(), self.retry_after);
+        let challenge = self.challenge.as_deref().and_then(|text| text.parse().ok());
         // A struct of strings always encodes.
         let body = serde_json::to_vec(&self.into_problem(request_id)).unwrap_or_default();
         let mut response = Response::builder().status(status).content_type(CONTENT_TYPE).body(body);
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(challenge) = challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
     }

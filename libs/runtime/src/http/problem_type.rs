@@ -47,10 +47,18 @@ problem_types! {
     /// A query or header parameter is missing, unknown, repeated or wrong.
     InvalidParameter: 400, "invalid-parameter", "A parameter is wrong",
         "`field` names the parameter, `detail` says what is expected.";
+    /// The request shows no credentials, or such as the service does not accept.
+    Unauthenticated: 401, "unauthenticated", "Credentials are needed",
+        "Send the header Authorization: Bearer with a key or token that the service's operator has \
+         given you. `detail` says what is wrong with the one that was sent.";
     /// A page of an origin that may not change anything here asked for a change.
     ForeignOrigin: 403, "foreign-origin", "Another origin may not change this",
         "Send the request from the service's own pages or from a program, or let its operator add \
          the page's origin to HTTP_ORIGINS.";
+    /// The credentials are good, and do not allow this.
+    Forbidden: 403, "forbidden", "The credentials do not allow this",
+        "`detail` names the scope that is missing, or says that the credentials are bound to another \
+         client. Use others, or let the service's operator extend these.";
     /// There is no such path, or no such thing.
     NotFound: 404, "not-found", "There is no such thing",
         "Check the id and the path. A new order can be asked for as soon as it is created: its \

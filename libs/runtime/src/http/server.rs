@@ -86,9 +86,10 @@ pub async fn serve<A: OpenApi + 'static>(
     if most < config.connections {
         tracing::warn!(most, "fewer connections than configured: too few files may be open");
     }
-    let limits = service.limits.clone();
-    let server = Server { connections: Connections::new(&config, most), limits, config, stop };
-    server.run(listener, service.into_endpoint()).await;
+    let (limits, auth) = (service.limits.clone(), service.auth.clone());
+    let (connections, keep) = (Connections::new(&config, most), stop.clone());
+    let server = Server { connections, limits, config, stop };
+    tokio::join!(server.run(listener, service.into_endpoint()), auth.keep(keep));
     Ok(())
 }
 

@@ -22,6 +22,7 @@ use poem_openapi::{
 };
 
 use super::{
+    auth::{Access, Auth, Guard, Scope},
     connections::peer_of,
     docs::Docs,
     document::{self, About},
@@ -45,10 +46,11 @@ pub struct HttpService<A> {
     api: A,
     health: Health,
     pub(super) limits: Arc<Limits>,
+    pub(super) auth: Arc<Auth>,
     long_polls: HashMap<&'static str, Duration>,
     large_bodies: HashMap<&'static str, usize>,
     site: Option<Site>,
-    streams: HashMap<&'static str, Opener>,
+    streams: HashMap<&'static str, (Access, Opener)>,
 }
 
 /// The pages for operators alone.
@@ -63,13 +65,14 @@ pub(super) type Table = HashMap<String, HashMap<Method, BoxEndpoint<'static>>>;
 impl<A: OpenApi + 'static> HttpService<A> {
     /// An API with the limits of the configuration.
     pub fn new(about: About, api: A, health: Health, config: &HttpConfig) -> Self {
-        let limits = Limits::new(config);
+        let (limits, auth) = (Limits::new(config), Auth::new(config, &health));
         Self {
             config: config.clone(),
             about,
             api,
             health,
             limits,
+            auth,
             long_polls: HashMap::new(),
             large_bodies: HashMap::new(),
             site: None,
@@ -104,9 +107,10 @@ impl<A: OpenApi + 'static> HttpService<A> {
     pub fn stream(
         mut self,
         path: &'static str,
+        access: Access,
         open: impl Fn(&Request) -> Result<BoxStream<'static, Bytes>, Failure> + Send + Sync + 'static,
     ) -> Self {
-        self.streams.insert(path, Box::new(open));
+        self.streams.insert(path, (access, Box::new(open)));
         self
     }
 
@@ -114,19 +118,19 @@ impl<A: OpenApi + 'static> HttpService<A> {
     pub(super) fn into_endpoint(mut self) -> impl Endpoint<Output = Response> + 'static {
         let (spec, pages, config) =
             (document::served::<A>(&self.about), self.admin_pages(), self.config.clone());
-        let (title, limits) = (self.about.title, self.limits.clone());
+        let (title, limits, auth) = (self.about.title, self.limits.clone(), self.auth.clone());
         let (site, streams) = (self.site.take(), mem::take(&mut self.streams));
         let mut table = self.operations();
         add_pages(&mut table, &spec, Docs::new(title, &config));
         if let Some(site) = site {
             add_site(&mut table, site);
         }
-        for (path, open) in streams {
+        for (path, (access, open)) in streams {
             let limits = limits.clone();
             let answer = fallible(move |request| events::answer(request, &limits, &open));
-            add_page(&mut table, path, answer);
+            add_guarded(&mut table, path, Guard::new(&auth, access), answer);
         }
-        pages.add_limited(&mut table);
+        pages.add_limited(&mut table, &auth);
         front(table, &config)
     }
 
@@ -139,11 +143,12 @@ impl<A: OpenApi + 'static> HttpService<A> {
 
     /// The API's endpoints, each with its rules around it.
     fn operations(self) -> Table {
-        let mut declared: HashMap<(String, Method), (String, Declared)> = HashMap::new();
+        let mut declared: HashMap<(String, Method), (String, Access, Declared)> = HashMap::new();
         for path in A::meta().into_iter().flat_map(|api| api.paths) {
             for operation in path.operations {
                 let key = (shape(&path.path), operation.method.clone());
-                declared.insert(key, (path.path.clone(), of_request(&operation)));
+                let access = self.about.access_of(operation.operation_id);
+                declared.insert(key, (path.path.clone(), access, of_request(&operation)));
             }
         }
         let mut table = Table::new();
@@ -153,12 +158,14 @@ impl<A: OpenApi + 'static> HttpService<A> {
             let large_body = self.large_bodies.get(path.as_str()).copied();
             for (method, endpoint) in methods {
                 let key = (shape(path), method.clone());
-                let (route, declared) =
-                    declared.remove(&key).unwrap_or_else(|| (path.clone(), Declared::default()));
+                let (route, access, declared) = declared.remove(&key).unwrap_or_else(|| {
+                    (path.clone(), Access::Needs(Scope::Admin), Declared::default())
+                });
+                let guard = Guard::new(&self.auth, access);
                 let (limits, body_bytes) = (self.limits.clone(), self.config.body_limit_bytes);
                 let rules = Rules { limits, body_bytes, large_body, declared, timeout };
                 let inner = mem::replace(endpoint, make_sync(|_| ()).map_to_response().boxed());
-                *endpoint = Operation::new(inner, method, &route, Some(rules)).boxed();
+                *endpoint = Operation::new(inner, method, &route, guard, Some(rules)).boxed();
             }
         }
         table
@@ -185,12 +192,12 @@ impl AdminPages {
     pub(super) fn into_endpoint(self) -> impl Endpoint<Output = Response> + 'static {
         let mut table = Table::new();
         let config = self.config.clone();
-        self.add(&mut table, fallible(|_| metrics::page()));
+        self.add(&mut table, Guard::open(), fallible(|_| metrics::page()));
         front(table, &config)
     }
 
     /// Adds the pages as clients get them, who are not to keep the service busy with them.
-    fn add_limited(self, table: &mut Table) {
+    fn add_limited(self, table: &mut Table, auth: &Arc<Auth>) {
         let limits = self.limits.clone();
         let metrics = make(move |request: Request| {
             let place = limits.enter(Kind::Page, peer_of(&request));
@@ -199,19 +206,23 @@ impl AdminPages {
                 metrics::page_in_turn().await.map_err(poem::Error::from)
             }
         });
-        self.add(table, metrics.boxed());
+        self.add(table, Guard::new(auth, Access::Needs(Scope::Admin)), metrics.boxed());
     }
 
-    fn add(self, table: &mut Table, metrics: BoxEndpoint<'static>) {
+    fn add(self, table: &mut Table, guard: Guard, metrics: BoxEndpoint<'static>) {
         let health = self.health;
         add_page(table, "/health", fallible(|_| Ok(json(Body::from(r#"{"status":"ok"}"#)))));
         add_page(table, "/ready", fallible(move |_| Ok(ready(&health))));
-        add_page(table, "/metrics", metrics);
+        add_guarded(table, "/metrics", guard, metrics);
     }
 }
 
 fn add_page(table: &mut Table, path: &str, inner: BoxEndpoint<'static>) {
-    let inner = Operation::new(inner, &Method::GET, path, None).boxed();
+    add_guarded(table, path, Guard::open(), inner);
+}
+
+fn add_guarded(table: &mut Table, path: &str, guard: Guard, inner: BoxEndpoint<'static>) {
+    let inner = Operation::new(inner, &Method::GET, path, guard, None).boxed();
     table.entry(path.to_owned()).or_default().insert(Method::GET, inner);
 }
 

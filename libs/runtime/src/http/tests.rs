@@ -1,6 +1,7 @@
 //! An example API, driven over a real socket and through its endpoint.
 #![expect(clippy::unused_async, reason = "poem-openapi wants operations to be async")]
 
+mod auth;
 mod input;
 mod limits;
 mod pages;
@@ -25,7 +26,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{config::HttpConfig, health::Health};
+use crate::{
+    config::{AuthConfig, HttpConfig},
+    health::Health,
+};
 
 #[derive(Object, Serialize, Deserialize, Clone)]
 #[oai(example)]
@@ -137,6 +141,11 @@ const ABOUT: About = About {
     description: "An API that exists to be tested.",
     server: "http://localhost:8000",
     location: "/api/orders?order_id=1",
+    access: &[
+        ("create_order", Access::Needs(Scope::OrdersWrite)),
+        ("find_order", Access::Needs(Scope::OrdersRead)),
+        ("news", Access::Public),
+    ],
     links: &[Link {
         from: ("create_order", 201),
         to: "find_order",
@@ -163,6 +172,7 @@ pub(super) fn config() -> HttpConfig {
         origins: vec!["https://desk.example.org".to_owned()],
         documents: Vec::new(),
         admin_listen: None,
+        auth: AuthConfig::default(),
     }
 }
 

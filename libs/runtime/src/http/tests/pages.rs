@@ -167,7 +167,8 @@ fn the_document_is_complete_and_stable() {
     let spec: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(spec["info"]["license"]["name"], "Apache-2.0");
     assert_eq!(spec["servers"][0]["url"], ABOUT.server);
-    assert_eq!(spec["security"], serde_json::json!([]));
+    assert_eq!(spec["security"], serde_json::json!([{}, {"bearer": []}]));
+    assert_eq!(spec["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
 
     let statuses = |path: &str, method: &str| {
         let responses = &spec["paths"][path][method]["responses"];
@@ -182,9 +183,18 @@ fn the_document_is_complete_and_stable() {
         }
         responses.keys().cloned().collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(statuses("/api/orders", "post"), "201 400 403 408 413 415 422 429 500 503 504");
-    assert_eq!(statuses("/api/orders", "get"), "200 400 404 429 500 503 504");
-    assert_eq!(statuses("/api/slow", "get"), "200 400 429 500 503 504");
+    assert_eq!(statuses("/api/orders", "post"), "201 400 401 403 408 413 415 422 429 500 503 504");
+    assert_eq!(statuses("/api/orders", "get"), "200 400 401 403 404 429 500 503 504");
+    assert_eq!(statuses("/api/slow", "get"), "200 400 401 403 429 500 503 504");
+    assert_eq!(statuses("/api/news", "get"), "200 400 401 429 500 503 504", "everybody may");
+    let scope = |path: &str, method: &str| {
+        let description = spec["paths"][path][method]["description"].as_str();
+        let words = description.unwrap_or_default().rsplit_once("scope `").map(|(_, rest)| rest);
+        words.and_then(|rest| Some(rest.split_once('`')?.0.to_owned())).unwrap_or_default()
+    };
+    assert_eq!(scope("/api/orders", "post"), "orders:write");
+    assert_eq!(scope("/api/slow", "get"), "admin");
+    assert_eq!(scope("/api/news", "get"), "");
 
     let create = &spec["paths"]["/api/orders"]["post"];
     assert_eq!(create["requestBody"]["required"], true);
@@ -273,7 +283,7 @@ async fn a_stream_ends_with_bye_and_holds_its_place_until_then() {
         let one = event("order", Some("7:1"), &json!({"order_id": 7})).unwrap();
         Ok(futures_util::stream::iter([one]).boxed())
     };
-    let endpoint = service.stream("/api/v1/stream", open).into_endpoint();
+    let endpoint = service.stream("/api/v1/stream", Access::Public, open).into_endpoint();
     let first = endpoint.get_response(get("/api/v1/stream")).await;
     let refused = send(&endpoint, get("/api/v1/stream")).await;
     refused.is_problem(ProblemType::TooManyRequests, None);
