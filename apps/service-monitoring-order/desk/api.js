@@ -1,5 +1,7 @@
 // The three services and how the page asks them.
 
+import { askFor, authorization } from './auth.js';
+
 // Which services this one knows of (its setting DOCS_URLS), by their documents' titles.
 const known = await fetch('/desk/services.json').then((answer) => answer.json()).catch(() => ({}));
 const at = (title, port) => known[title] ?? `${location.protocol}//${location.hostname}:${port}`;
@@ -63,7 +65,9 @@ export async function problemOf(response, base) {
       // The text will do.
     }
   }
-  return new Problem({ ...known, ...told }, base, response.headers.get('Retry-After'));
+  const problem = new Problem({ ...known, ...told }, base, response.headers.get('Retry-After'));
+  if (response.status === 401) askFor(problem);
+  return problem;
 }
 
 export const pathOf = (path, query = {}) => {
@@ -73,7 +77,7 @@ export const pathOf = (path, query = {}) => {
 
 /** Asks a service; throws a `Problem`. */
 export async function ask(base, path, { query, key, json, method = 'GET' } = {}) {
-  const headers = { Accept: 'application/json' };
+  const headers = { Accept: 'application/json', ...authorization };
   if (key) headers['Idempotency-Key'] = key;
   if (json) headers['Content-Type'] = 'application/json';
   try {

@@ -1,6 +1,7 @@
 // The page: the view that the address names, what stands around it, and the keys.
 
 import { meter } from './api.js';
+import { signIn } from './auth.js';
 import { drawBy, go, refresh } from './page.js';
 import { live } from './stream.js';
 import { language, switchLanguage, t } from './words.js';
@@ -66,7 +67,7 @@ const page = () => html`
     <button class="small" @click=${pause}>${t(live.isPaused ? 'resume' : 'pause')}</button>
     <button class="small" title=${t('language_name')} @click=${otherLanguage}>${t('language')}</button>
   </header>
-  <main id="main" tabindex="-1">${view.show()}</main>
+  <main id="main" tabindex="-1">${signIn()}${view.show()}</main>
   <footer>
     <span class="quiet">${t('received', rates())}</span>
     <a href="/docs/">API</a><a href="/openapi.json">openapi.json</a><a href="/problems/">${t('problems')}</a>

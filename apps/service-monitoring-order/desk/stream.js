@@ -2,9 +2,10 @@
 // connections to a service, and a service has many browsers. Each tab says what it wants; the reader
 // asks for the union and passes every frame on.
 
+import { authorization, sharing } from './auth.js';
 import { meter, orders, parse, problemOf, services, stats, status, stuck } from './api.js';
 
-const NAME = 'ordersaga-desk';
+const NAME = `ordersaga-desk ${sharing}`;
 const TAB = `${Math.random()}`;
 /** Orders that one stream follows, at the most. */
 const MOST = 20;
@@ -106,7 +107,7 @@ class Reader {
   async #stream(want, last, signal) {
     const feeds = FEEDS.filter((feed) => want[feed]).map((feed) => [feed, true]);
     const query = new URLSearchParams([...want.orders.map((id) => ['order_id', id]), ...feeds]);
-    const headers = { Accept: 'text/event-stream', ...(last && { 'Last-Event-ID': last }) };
+    const headers = { Accept: 'text/event-stream', ...authorization, ...(last && { 'Last-Event-ID': last }) };
     const silent = new AbortController();
     const unanswered = setTimeout(() => silent.abort(), SILENCE);
     const either = AbortSignal.any([signal, silent.signal]);

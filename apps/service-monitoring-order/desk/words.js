@@ -20,6 +20,9 @@ export const WORDS = {
   problems: ['Error reference', 'Справочник ошибок'],
   received: ['Traffic of this page: {frames} answers/s, {bytes} kB/s', 'Трафик страницы: ответов/с {frames}, кБ/с {bytes}'],
 
+  sign_in: ['A service asks who you are. Key or token:', 'Сервис спрашивает, кто вы. Ключ или токен:'],
+  send: ['Send', 'Отправить'],
+
   live: ['Live', 'Онлайн'],
   polling: ['Every 5 s', 'Раз в 5 с'],
   starting: ['Connecting', 'Подключение'],

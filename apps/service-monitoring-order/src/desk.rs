@@ -10,6 +10,7 @@ macro_rules! files {
 /// Each file by its path.
 pub(crate) static FILES: &[(&str, &[u8])] = files![
     "api.js",
+    "auth.js",
     "chart.js",
     "desk.css",
     "icon.svg",
