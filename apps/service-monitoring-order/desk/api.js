@@ -101,6 +101,10 @@ export const status = (order_id, more) => read(monitoring, '/api/v1/status', { o
 export const orders = (query) => read(monitoring, '/api/v1/orders', query);
 export const stuck = () => read(monitoring, '/api/v1/orders/stuck');
 export const stats = (limit = 60) => read(monitoring, '/api/v1/stats', { limit });
+export const partitions = () => read(monitoring, '/api/v1/partitions');
+export const letters = (query) => read(monitoring, '/api/v1/dead-letters', query);
+export const letterDryRun = (query) => read(monitoring, '/api/v1/dead-letters/dry-run', query);
+export const evidence = (order_id) => read(monitoring, '/api/v1/status/evidence', { order_id });
 export const item = (item_id) => read(store, '/api/v1/items/find', { item_id });
 export const items = (query) => read(store, '/api/v1/items', query);
 export const reservations = (query) => read(store, '/api/v1/items/reservations', query);

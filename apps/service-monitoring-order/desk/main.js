@@ -9,13 +9,15 @@ import { html, nothing, render } from './vendor/lit-html/lit-html.js';
 import { num, seconds } from './views/parts.js';
 import { find } from './views/find.js';
 import { items } from './views/items.js';
+import { letters } from './views/letters.js';
 import { now } from './views/now.js';
 import { order } from './views/order.js';
+import { shards } from './views/shards.js';
 import { stuck } from './views/stuck.js';
 
 /** A view has a `title`; `open` is called with its address; it `wants` frames, `hear`s them, and `show`s. */
-const VIEWS = { '': now, find, stuck, items, orders: order };
-const NAV = { '': 'now', find: 'find', stuck: 'stuck', items: 'items' };
+const VIEWS = { '': now, find, stuck, letters, shards, items, orders: order };
+const NAV = { '': 'now', find: 'find', stuck: 'stuck', letters: 'letters', shards: 'shards', items: 'items' };
 const NONE = {
   title: () => t('no_such_view'),
   open() {},

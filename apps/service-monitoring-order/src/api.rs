@@ -1,9 +1,12 @@
-//! The HTTP API: an order's status and the [`evidence`] of it, [`lists`] of orders, and dead
-//! [`letters`].
+//! The HTTP API: an order's status and the [`evidence`] of it, [`lists`] of orders, dead [`letters`]
+//! and what a [`dry_run`] of one tells, and how far the [`partitions`] are.
 
+pub(crate) mod dry_run;
 pub(crate) mod evidence;
+pub(crate) mod latency;
 pub(crate) mod letters;
 pub(crate) mod lists;
+pub(crate) mod partitions;
 
 use std::mem;
 use std::sync::Arc;
@@ -36,7 +39,7 @@ pub(crate) const ABOUT: About = About {
     version: env!("CARGO_PKG_VERSION"),
     description: "Answers for the status of each order: a fold over every event heard of it, \
                   whatever the order in which they arrived. Shows the records behind it. Lists orders \
-                  and dead letters, and counts what happened.",
+                  and dead letters, counts what happened, and says how far it is in each partition.",
     server: "http://127.0.0.1:8001",
     location: "",
     access: &[
@@ -351,6 +354,8 @@ enum Tag {
     Orders,
     /// Records that consumers could not read or apply.
     DeadLetters,
+    /// How far this service is.
+    Progress,
 }
 
 #[OpenApi(tag = "Tag::Status")]

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use ordersaga_contract::{Event, Fact, partition_of};
 use ordersaga_runtime::clock;
 use ordersaga_runtime::event::{Record, SagaEvent, failure};
-use sagabus::{Batch, Failure, Handler};
+use sagabus::{Batch, Failure, Handler, Reach};
 use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
@@ -81,14 +81,15 @@ impl Handler for Follower {
 
     fn committed(&self, (): (), records: &[Record]) {
         let events = || records.iter().map(|record| &record.message.0);
-        self.progress.applied(events(), clock::now());
-        self.in_flight.tell(events());
+        let now = clock::now();
+        self.progress.applied(events(), now);
+        self.in_flight.tell(events(), now);
         self.waiters.tell(events());
         self.hub.tell(events());
     }
 
-    fn observed(&self, topic: &str, partition: u32, lag: Option<i64>) {
-        self.progress.observed((topic, partition), lag, clock::now());
+    fn observed(&self, topic: &str, partition: u32, reach: Reach) {
+        self.progress.observed((topic, partition), reach, clock::now());
     }
 }
 
@@ -106,7 +107,7 @@ fn tally(events: &[&Event]) -> BTreeMap<(DateTime<Utc>, Fact), Count> {
     counts
 }
 
-fn minute_of(time: DateTime<Utc>) -> DateTime<Utc> {
+pub(crate) fn minute_of(time: DateTime<Utc>) -> DateTime<Utc> {
     let seconds = time.timestamp();
     DateTime::from_timestamp(seconds - seconds.rem_euclid(60), 0).unwrap_or(time)
 }

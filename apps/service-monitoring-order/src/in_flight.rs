@@ -5,12 +5,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use ordersaga_contract::{Event, Fact, OrderId};
 use ordersaga_saga::status::{Heard, fold};
 use parking_lot::Mutex;
 
 use crate::db::History;
+use crate::follower::minute_of;
+use crate::latency::{self, Latencies};
 
 /// Orders that are kept, at the most: 40 MB. At the peak rate a store that is silent until the
 /// deadline leaves fewer.
@@ -90,6 +92,7 @@ struct State {
     was_full: bool,
     /// What was in flight when the process began has been read.
     is_read: bool,
+    latencies: Latencies,
 }
 
 #[derive(Clone, Copy)]
@@ -107,6 +110,13 @@ impl Facts {
     const RESETS: Self = Self::of(Fact::ResetByClient)
         .and(Self::of(Fact::ResetByStore))
         .and(Self::of(Fact::ResetByDeadline));
+
+    /// What the store may say first.
+    const ANSWERS: Self = Self::of(Fact::Reserved).and(Self::of(Fact::ResetByStore));
+
+    const fn is_one(self) -> bool {
+        self.0.is_power_of_two()
+    }
 
     const fn of(fact: Fact) -> Self {
         Self(1 << fact.code())
@@ -131,11 +141,21 @@ impl Facts {
 
 impl InFlight {
     /// These events are committed.
-    pub(crate) fn tell<'a>(&self, events: impl Iterator<Item = &'a Event>) {
+    pub(crate) fn tell<'a>(&self, events: impl Iterator<Item = &'a Event>, now: DateTime<Utc>) {
         let mut state = self.0.lock();
+        state.latencies.begin(minute_of(now));
         for event in events {
-            state.add(event.order.order_id, event.kind.fact(), event.time);
+            let answered = state.add(event.order.order_id, event.kind.fact(), event.time);
+            if let Some(span) = answered {
+                state.latencies.answered(span);
+            }
+            state.latencies.applied(now - event.time);
         }
+    }
+
+    /// How long what was heard here took, by minute, newest first.
+    pub(crate) fn latencies(&self) -> Vec<latency::Heard> {
+        self.0.lock().latencies.minutes().collect()
     }
 
     /// Adds what was read of orders that may be in flight.
@@ -189,9 +209,11 @@ impl State {
         old.map(|(order, flight)| (flight.since, *order)).collect()
     }
 
-    fn add(&mut self, order: OrderId, fact: Fact, time: DateTime<Utc>) {
+    /// Adds a fact. If it completes an order's placing and the store's answer, says how long the answer took.
+    fn add(&mut self, order: OrderId, fact: Fact, time: DateTime<Utc>) -> Option<TimeDelta> {
         let known = self.orders.get(&order).copied();
         let known = known.unwrap_or(Flight { facts: Facts::default(), since: time });
+        let answered = known.answered_by(fact, time);
         let facts = known.facts.and(Facts::of(fact));
         if facts.are_settled() {
             self.orders.remove(&order);
@@ -199,6 +221,23 @@ impl State {
             self.orders.insert(order, Flight { facts, since: known.since.min(time) });
         } else {
             self.was_full = true;
+        }
+        answered
+    }
+}
+
+impl Flight {
+    /// How long the store took to answer, if that is known with this fact. An order is placed before
+    /// all else that comes true of it, so `since` is when, once the placing was heard.
+    fn answered_by(self, fact: Fact, time: DateTime<Utc>) -> Option<TimeDelta> {
+        let was_placed = self.facts.has_any(Facts::of(Fact::Placed));
+        let was_answered = self.facts.has_any(Facts::ANSWERS);
+        if Facts::ANSWERS.has_any(Facts::of(fact)) && was_placed && !was_answered {
+            Some(time - self.since)
+        } else if fact == Fact::Placed && was_answered && self.facts.is_one() {
+            Some(self.since - time)
+        } else {
+            None
         }
     }
 }
@@ -270,6 +309,30 @@ mod tests {
                 prop_assert!(state.orders.contains_key(&order), "{:?}", facts);
             }
         }
+    }
+
+    #[test]
+    fn the_store_s_answer_is_timed_once_whichever_is_heard_first() {
+        use Fact::{Placed, Released, Reserved, ResetByClient, ResetByStore};
+        let spans = |facts: &[(Fact, i64)]| {
+            let (order, mut state) = (OrderId::try_from(1).unwrap(), State::default());
+            let spans = facts.iter().filter_map(|(fact, time)| state.add(order, *fact, at(*time)));
+            spans.map(|span| span.num_seconds()).collect::<Vec<_>>()
+        };
+        assert_eq!(spans(&[(Placed, 10), (Reserved, 13)]), [3]);
+        assert_eq!(spans(&[(Reserved, 13), (Placed, 10)]), [3]);
+        assert_eq!(spans(&[(Placed, 10), (ResetByStore, 12)]), [2]);
+        assert_eq!(spans(&[(ResetByStore, 12), (Placed, 10)]), [2]);
+        assert_eq!(
+            spans(&[(Placed, 10), (ResetByClient, 11), (Reserved, 14), (Reserved, 14)]),
+            [4]
+        );
+        assert_eq!(spans(&[(Placed, 10), (Placed, 10), (Reserved, 14)]), [4]);
+        assert!(
+            spans(&[(ResetByClient, 11), (Reserved, 14), (Placed, 10)]).is_empty(),
+            "not known"
+        );
+        assert!(spans(&[(Placed, 10), (ResetByClient, 11), (Released, 15)]).is_empty());
     }
 
     #[test]

@@ -3,8 +3,6 @@
 //! much.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +13,7 @@ use parking_lot::Mutex;
 use sagabus::dead_letters::{DeadLetters, Entry, Letter, NoEntry, Place, Position};
 use tokio::sync::OwnedMutexGuard;
 
+use crate::cursor::Cursor;
 use crate::shown::Shown;
 
 /// Letters that are known, and letters that are known to be dealt with, at the most.
@@ -58,60 +57,18 @@ pub(crate) struct Open {
 /// A letter that nobody has dealt with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OpenLetter {
-    cursor: Cursor,
+    pub(crate) cursor: Cursor,
     /// Where the record stands that was refused.
     pub(crate) origin: Place,
     pub(crate) key: Option<Shown>,
     /// How often it has been put back already.
     pub(crate) attempts: u32,
+    /// The offset at which it was first refused.
+    pub(crate) first_offset: i64,
     /// What there is of it may not be all.
     pub(crate) may_be_cut: bool,
     /// When, and why, by the consumer.
     pub(crate) refusals: BTreeMap<String, (DateTime<Utc>, String)>,
-}
-
-/// A letter's place in lists: when it was first refused, and where that stands in the topic. It is
-/// the same in each read, whatever is dealt with meanwhile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Cursor {
-    micros: i64,
-    position: Position,
-}
-
-impl Cursor {
-    /// What one looks like.
-    pub(crate) const PATTERN: &str = "^[0-9]{1,16}-[0-9]{1,9}-[0-9]{1,18}$";
-
-    fn of(time: DateTime<Utc>, position: Position) -> Self {
-        // A record says what it likes.
-        Self { micros: time.timestamp_micros().clamp(0, 9_999_999_999_999_999), position }
-    }
-}
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Position { partition, offset } = self.position;
-        write!(f, "{}-{partition}-{offset}", self.micros)
-    }
-}
-
-impl FromStr for Cursor {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        fn number<T: FromStr>(digits: Option<&str>, most: usize) -> Option<T> {
-            let is_plain = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
-            digits.filter(is_plain).filter(|text| text.len() <= most)?.parse().ok()
-        }
-        let mut parts = text.split('-');
-        let mut read = || {
-            let micros = number(parts.next(), 16)?;
-            let (partition, offset) = (number(parts.next(), 9)?, number(parts.next(), 18)?);
-            let cursor = Self { micros, position: Position { partition, offset } };
-            parts.next().is_none().then_some(cursor)
-        };
-        read().ok_or("the next of a page is expected")
-    }
 }
 
 impl Letters {
@@ -137,6 +94,15 @@ impl Letters {
         Ok(known.open)
     }
 
+    /// A letter as a whole.
+    pub(crate) async fn whole(&self, letter: &OpenLetter) -> anyhow::Result<Letter> {
+        let position = letter.cursor.position;
+        let positions = [position];
+        let read = self.topic.fetch(&positions);
+        let mut found = tokio::time::timeout(LIMIT, read).await.context("reading takes long")??;
+        found.remove(&position).context("the letter is gone")
+    }
+
     fn known(&self) -> Option<Known> {
         self.known.lock().clone()
     }
@@ -154,17 +120,53 @@ async fn read(
 }
 
 impl Open {
-    /// The letters behind a place in the list, and the place of the last, if more follow.
+    /// The letters behind a place in the list that a filter admits, and the place of the last, if
+    /// more follow.
     pub(crate) fn page(
         &self,
+        filter: &Filter,
         after: Option<Cursor>,
         limit: usize,
-    ) -> (&[OpenLetter], Option<Cursor>) {
+    ) -> (Vec<&OpenLetter>, Option<Cursor>) {
         let is_before = |letter: &OpenLetter| after.is_some_and(|after| letter.cursor >= after);
         let rest = &self.letters[self.letters.partition_point(is_before)..];
-        let page = &rest[..limit.min(rest.len())];
-        let next = page.last().map(|last| last.cursor).filter(|_| page.len() < rest.len());
+        let mut admitted = rest.iter().filter(|letter| filter.admits(letter));
+        let page: Vec<_> = admitted.by_ref().take(limit).collect();
+        let next = page.last().map(|last| last.cursor).filter(|_| admitted.next().is_some());
         (page, next)
+    }
+
+    /// All that are known, newest first.
+    pub(crate) fn letters(&self) -> &[OpenLetter] {
+        &self.letters
+    }
+}
+
+/// Which letters are asked for: those that all of it admits.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Filter {
+    /// The topic that the record stands in.
+    pub(crate) topic: Option<String>,
+    /// A service that refused it, with or without the slash before its name.
+    pub(crate) consumer: Option<String>,
+    /// Its key: the order's id.
+    pub(crate) key: Option<String>,
+}
+
+impl Filter {
+    fn admits(&self, letter: &OpenLetter) -> bool {
+        let is_any = |wanted: &Option<String>, is_it: &dyn Fn(&str) -> bool| {
+            wanted.as_deref().is_none_or(is_it)
+        };
+        let consumers = || letter.refusals.keys().map(|name| name.trim_start_matches('/'));
+        is_any(&self.topic, &|topic| letter.origin.topic == topic)
+            && is_any(&self.consumer, &|name| {
+                consumers().any(|known| known == name.trim_start_matches('/'))
+            })
+            && is_any(
+                &self.key,
+                &|key| matches!(&letter.key, Some(Shown::Text(known)) if known == key),
+            )
     }
 }
 
@@ -199,12 +201,14 @@ impl Book {
         }
         let cursor = Cursor::of(letter.time, position);
         let (attempts, may_be_cut) = (letter.attempts(), letter.may_be_cut());
+        let first_offset = letter.first_offset();
         let Letter { origin, key, .. } = letter;
         let known = self.open.entry(origin).or_insert_with_key(|origin| OpenLetter {
             cursor,
             origin: origin.clone(),
             key: key.map(|key| Shown::start_of(&key, LONGEST)),
             attempts,
+            first_offset,
             may_be_cut,
             refusals: BTreeMap::new(),
         });
@@ -321,11 +325,13 @@ mod tests {
         ) {
             let first = open(in_order(entries.clone()));
             let later = open(in_order(entries.into_iter().chain([resolution(settled)]).collect()));
-            let (page, mut next) = first.page(None, limit);
-            let mut listed = page.to_vec();
+            let all = Filter::default();
+            let (page, mut next) = first.page(&all, None, limit);
+            let mut listed: Vec<_> = page.into_iter().cloned().collect();
             while let Some(after) = next {
-                let (page, following) = later.page(Some(after.to_string().parse().unwrap()), limit);
-                listed.extend(page.to_vec());
+                let after = after.to_string().parse().unwrap();
+                let (page, following) = later.page(&all, Some(after), limit);
+                listed.extend(page.into_iter().cloned());
                 next = following;
             }
             let is_kept = |letter: &&OpenLetter| letter.origin != origin(settled);
@@ -357,6 +363,28 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_admits_what_has_all_of_it() {
+        let entries = vec![
+            letter(1, "/service-store", 1),
+            letter(2, "/service-store", 2),
+            letter(1, "/service-create-order", 3),
+        ];
+        let open = open(in_order(entries));
+        let found = |topic: Option<&str>, consumer: Option<&str>, key: Option<&str>| {
+            let own = |text: Option<&str>| text.map(str::to_owned);
+            let filter = Filter { topic: own(topic), consumer: own(consumer), key: own(key) };
+            let (first, next) = open.page(&filter, None, 1);
+            let (rest, _) = open.page(&filter, next, if next.is_some() { 9 } else { 0 });
+            first.iter().chain(&rest).map(|letter| letter.origin.offset).collect::<Vec<_>>()
+        };
+        assert_eq!(found(None, None, None), [2, 1]);
+        assert_eq!(found(Some("reset"), Some("service-create-order"), Some("17")), [1]);
+        assert_eq!(found(None, Some("/service-store"), None), [2, 1]);
+        assert!(found(Some("incoming"), None, None).is_empty());
+        assert!(found(None, None, Some("1")).is_empty());
+    }
+
+    #[test]
     fn of_very_many_the_newest_are_kept() {
         let most = i64::try_from(MOST).unwrap();
         let entries = (0..3 * most).map(|offset| letter(offset, "/service-store", offset));
@@ -365,18 +393,5 @@ mod tests {
         assert_eq!(open.letters.len(), MOST);
         assert_eq!(open.letters[0].origin.offset, 3 * most - 1);
         assert_eq!(open.letters[MOST - 1].origin.offset, 2 * most);
-    }
-
-    #[test]
-    fn a_cursor_is_read_as_it_is_written_and_as_nothing_else() {
-        let position = Position { partition: 12, offset: 345 };
-        for time in [at(1_798_000_000), at(-1), DateTime::<Utc>::MAX_UTC] {
-            let cursor = Cursor::of(time, position);
-            assert_eq!(cursor.to_string().parse(), Ok(cursor));
-        }
-        for wrong in ["", "1", "1-2", "1-2-3-4", "-1-2-3", "+1-2-3", "1- 2-3", "1-2-x", "1-2-"] {
-            assert!(wrong.parse::<Cursor>().is_err(), "{wrong}");
-        }
-        assert!("1-1234567890-3".parse::<Cursor>().is_err());
     }
 }

@@ -4,13 +4,16 @@
 mod api;
 mod config;
 mod coordinator;
+mod cursor;
 mod db;
 mod desk;
+mod dry_run;
 mod evidence;
 #[cfg(test)]
 mod examples;
 mod follower;
 mod in_flight;
+mod latency;
 mod letters;
 mod lists;
 mod page;
@@ -32,9 +35,11 @@ use ordersaga_runtime::service::{self, Service};
 use tokio::task::JoinSet;
 
 use crate::api::Api;
+use crate::api::dry_run::DryRunApi;
 use crate::api::evidence::EvidenceApi;
 use crate::api::letters::LetterApi;
 use crate::api::lists::{ListApi, Views};
+use crate::api::partitions::PartitionApi;
 use crate::config::{Config, Migration, Node};
 use crate::evidence::Evidence;
 use crate::follower::Follower;
@@ -49,8 +54,11 @@ use crate::waiters::Waiters;
 
 const NAME: &str = "service-monitoring-order";
 
+/// All operations.
+type Operations = (Api, ListApi, EvidenceApi, LetterApi, DryRunApi, PartitionApi);
+
 fn main() -> anyhow::Result<ExitCode> {
-    if http::print_spec::<(Api, ListApi, EvidenceApi, LetterApi)>(&api::ABOUT) {
+    if http::print_spec::<Operations>(&api::ABOUT) {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(migration) = Migration::from_environment() {
@@ -90,11 +98,14 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let lists = Lists::new(shards.clone(), service.pool.clone(), progress.clone());
     let (lists, patience) = (Arc::new(lists), config.stuck_after_ms);
     let stuck = Arc::new(Stuck::new(lists.clone(), progress.clone(), in_flight.clone(), patience));
-    let views = Arc::new(Views::new(lists, stuck.clone()));
+    let views = Arc::new(Views::new(lists, stuck.clone(), in_flight.clone()));
     let (bus, group) = (service.bus.clone(), config.service.kafka.group.clone());
-    let letters = LetterApi::new(Letters::new(bus.dead_letters()));
+    let letters = Arc::new(Letters::new(bus.dead_letters()));
+    let dry_run = DryRunApi::new(letters.clone(), shards.clone());
+    let partitions = PartitionApi::new(progress.clone(), shards.clone());
     let evidence = EvidenceApi::new(Evidence::new(shards.clone(), bus, group));
-    let api = (status, ListApi::new(views.clone()), evidence, letters);
+    let (lists, letters) = (ListApi::new(views.clone()), LetterApi::new(letters));
+    let api: Operations = (status, lists, evidence, letters, dry_run, partitions);
     let stop = service.stop(Stage::Intake);
     let hub = Arc::new(Hub::new(views, shards.clone(), progress.clone(), stop));
     let opened = hub.clone();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use ordersaga_contract::{Event, OrderId, PARTITIONS, Topic, partition_of};
 use parking_lot::Mutex;
+use sagabus::Reach;
 
 /// A partition that the consumer has not spoken of for so long is another instance's now.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -27,14 +28,28 @@ struct Known {
     until: Option<DateTime<Utc>>,
     /// When the consumer spoke of it.
     told: Instant,
+    /// What it said.
+    reach: Option<Reach>,
+    /// Since when records have waited without a pause, as far as it was told once a second.
+    behind_since: Option<DateTime<Utc>>,
+}
+
+/// How far a partition of a topic is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) reach: Option<Reach>,
+    /// All that came true before is applied; `None` if that is not known.
+    pub(crate) until: Option<DateTime<Utc>>,
+    /// Since when records have waited; `None` if none do.
+    pub(crate) behind_since: Option<DateTime<Utc>>,
 }
 
 impl Progress {
-    /// The consumer says how many records of a partition are yet to be applied, if it knows.
+    /// The consumer says how far it is in a partition.
     pub(crate) fn observed(
         &self,
         (topic, partition): (&str, u32),
-        lag: Option<i64>,
+        reach: Reach,
         now: DateTime<Utc>,
     ) {
         let Some(topic) = Topic::EVENTS.iter().position(|known| known.name() == topic) else {
@@ -42,10 +57,19 @@ impl Progress {
         };
         let mut state = self.0.lock();
         let Some(known) = state.known[topic].get_mut(partition as usize) else { return };
-        let known = known.get_or_insert(Known { until: None, told: Instant::now() });
-        known.told = Instant::now();
-        if lag == Some(0) {
-            known.until = known.until.max(Some(now));
+        let known = known.get_or_insert_with(Known::unknown);
+        if !known.is_here() {
+            // It was another instance's meanwhile.
+            known.behind_since = None;
+        }
+        (known.told, known.reach) = (Instant::now(), Some(reach));
+        match reach.lag {
+            Some(0) => {
+                known.until = known.until.max(Some(now));
+                known.behind_since = None;
+            }
+            Some(_) => known.behind_since = known.behind_since.or(Some(now)),
+            None => {}
         }
     }
 
@@ -62,8 +86,7 @@ impl Progress {
             let order = event.order.order_id;
             let partition = partition_of(order) as usize;
             state.newest[partition] = state.newest[partition].max(Some(order));
-            let known = state.known[topic][partition]
-                .get_or_insert_with(|| Known { until: None, told: Instant::now() });
+            let known = state.known[topic][partition].get_or_insert_with(Known::unknown);
             known.until = known.until.max(Some(time));
         }
     }
@@ -85,6 +108,18 @@ impl Progress {
     /// The same of one partition in all topics.
     pub(crate) fn until_in(&self, partition: u32) -> Option<DateTime<Utc>> {
         self.0.lock().known_in(partition).map(|known| known.until).min()?
+    }
+
+    /// Each topic's partition of this number, as far as this instance follows it.
+    pub(crate) fn standings(&self, partition: u32) -> Vec<(Topic, Standing)> {
+        let state = self.0.lock();
+        let known = Topic::EVENTS.into_iter().zip(&state.known);
+        let here = known.filter_map(|(topic, partitions)| {
+            let known = partitions.get(partition as usize)?.filter(|known| known.is_here())?;
+            let Known { until, reach, behind_since, .. } = known;
+            Some((topic, Standing { reach, until, behind_since }))
+        });
+        here.collect()
     }
 
     /// Whether this instance follows a partition.
@@ -110,6 +145,10 @@ impl State {
 }
 
 impl Known {
+    fn unknown() -> Self {
+        Self { until: None, told: Instant::now(), reach: None, behind_since: None }
+    }
+
     fn is_here(&self) -> bool {
         self.told.elapsed() < SILENCE
     }
@@ -122,6 +161,10 @@ mod tests {
     use super::*;
     use crate::examples::{at, event};
 
+    fn lag(lag: Option<i64>) -> Reach {
+        Reach { applied: 7, end: lag.map(|lag| 7 + lag), lag }
+    }
+
     fn placed(order: i64, seconds: i64) -> Event {
         event(order, EventKind::OrderPlaced, seconds)
     }
@@ -132,15 +175,15 @@ mod tests {
         assert_eq!(progress.until(), None);
         let partition = partition_of(OrderId::try_from(1).unwrap());
         let other = (partition + 1) % PARTITIONS;
-        progress.observed(("incoming", partition), Some(0), at(100));
-        progress.observed(("incoming", other), Some(9), at(100));
+        progress.observed(("incoming", partition), lag(Some(0)), at(100));
+        progress.observed(("incoming", other), lag(Some(9)), at(100));
         assert_eq!(progress.until(), None, "nobody knows how far the other is");
-        progress.observed(("incoming", other), Some(0), at(100));
+        progress.observed(("incoming", other), lag(Some(0)), at(100));
         // The one gets on, the other has records that it does not apply.
-        progress.observed(("incoming", partition), Some(0), at(160));
-        progress.observed(("incoming", other), Some(9), at(160));
+        progress.observed(("incoming", partition), lag(Some(0)), at(160));
+        progress.observed(("incoming", other), lag(Some(9)), at(160));
         assert_eq!(progress.until(), Some(at(100)));
-        progress.observed(("incoming", other), None, at(170));
+        progress.observed(("incoming", other), lag(None), at(170));
         assert_eq!(progress.until(), Some(at(100)), "what is not known is no progress");
     }
 
@@ -151,7 +194,7 @@ mod tests {
         let partition = partition_of(order(1));
         let mut later = (2..).map(order).filter(|order| partition_of(*order) == partition);
         let (second, third) = (later.next().unwrap(), later.next().unwrap());
-        progress.observed(("incoming", partition), Some(0), at(0));
+        progress.observed(("incoming", partition), lag(Some(0)), at(0));
         assert!(!progress.expects(second), "nobody knows what was heard of");
         progress.applied([placed(1, 0)].iter(), at(0));
         assert!(progress.expects(second) && !progress.expects(order(1)));
@@ -173,7 +216,33 @@ mod tests {
         let other = (partition + 1) % PARTITIONS;
         assert!(progress.follows(partition) && !progress.follows(other), "another's");
         let topic = ("dead-letter", 0);
-        progress.observed(topic, Some(0), at(10));
+        progress.observed(topic, lag(Some(0)), at(10));
         assert_eq!(progress.until(), Some(at(100)), "no topic of events");
+    }
+    #[test]
+    fn a_partition_is_behind_from_when_records_wait_until_none_does() {
+        let progress = Progress::default();
+        let since = |partition| {
+            let standings = progress.standings(partition);
+            standings
+                .iter()
+                .map(|(topic, standing)| (*topic, standing.behind_since))
+                .collect::<Vec<_>>()
+        };
+        assert!(progress.standings(3).is_empty(), "another instance's");
+        for (told, at_second, expected) in [
+            (lag(Some(0)), 10, None),
+            (lag(Some(5)), 11, Some(at(11))),
+            (lag(Some(9)), 12, Some(at(11))),
+            (lag(None), 13, Some(at(11))),
+            (lag(Some(0)), 14, None),
+            (lag(Some(1)), 15, Some(at(15))),
+        ] {
+            progress.observed(("reservation", 3), told, at(at_second));
+            assert_eq!(since(3), [(Topic::Reservation, expected)]);
+        }
+        let (_, standing) = progress.standings(3)[0];
+        assert_eq!(standing.reach, Some(lag(Some(1))));
+        assert_eq!(standing.until, Some(at(14)));
     }
 }

@@ -186,6 +186,15 @@ impl Shards {
         self.nodes[self.owner_of(partition_of(order))].name
     }
 
+    /// The name of the node that owns each partition.
+    pub(crate) fn names(&self) -> anyhow::Result<Vec<&'static str>> {
+        let owners = self.owners.read();
+        let names = owners.iter().flatten().map(|owner| self.nodes[owner.node].name);
+        let names: Vec<_> = names.collect();
+        anyhow::ensure!(names.len() == owners.len(), "the partitions are not known yet");
+        Ok(names)
+    }
+
     /// What was heard of an order: from its owner, or through the coordinator where the owner
     /// cannot be asked directly. An owner that is down is not waited for; one that is read-only
     /// still knows what it heard before.

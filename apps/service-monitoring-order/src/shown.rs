@@ -23,6 +23,11 @@ impl Shown {
         )
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        let (Self::Text(shown) | Self::Hex(shown)) = self;
+        shown.is_empty()
+    }
+
     /// The text, and the digits: one of the two.
     pub(crate) fn parts(self) -> (Option<String>, Option<String>) {
         match self {

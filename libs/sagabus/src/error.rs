@@ -148,7 +148,7 @@ pub enum BuildError {
 }
 
 /// An error with all that caused it.
-pub(crate) fn with_sources(error: &(dyn StdError + 'static)) -> String {
+pub fn with_sources(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -28,9 +28,11 @@ mod watcher;
 mod wire;
 
 pub use bus::{Builder, Bus, Transaction, migrations};
-pub use consumer::{Consumer, Handler, Record};
+pub use consumer::{Consumer, Handler, Reach, Record};
 pub use database::{Checkout, brief, commit, ensure_writable, is_broken, within};
-pub use error::{BoxError, BuildError, CommitError, Error, Failure, NoAnswer, Poison, ReadOnly};
+pub use error::{
+    BoxError, BuildError, CommitError, Error, Failure, NoAnswer, Poison, ReadOnly, with_sources,
+};
 pub use group_commit::{Batches, GroupCommit, Rejected, group_commit};
 pub use halves::Halves;
 pub use kafka::{client, reach};

@@ -15,7 +15,9 @@ use anyhow::{Context, Result, bail, ensure};
 use ordersaga_contract::Topic;
 use ordersaga_runtime::clock;
 use sagabus::crash;
-use sagabus::dead_letters::{DeadLetters, Letter, Place, Position, Resolution, Verdict, Writer};
+use sagabus::dead_letters::{
+    DeadLetters, Letter, MAX_ATTEMPTS, Place, Position, Resolution, Verdict, Writer,
+};
 use serde_json::Value;
 
 use crate::Broker;
@@ -73,7 +75,7 @@ struct Replay {
     #[command(flatten)]
     choice: Choice,
     /// A letter that was put back so often and came back stays
-    #[arg(long, value_name = "COUNT", default_value = "3")]
+    #[arg(long, value_name = "COUNT", default_value_t = MAX_ATTEMPTS)]
     max_attempts: u32,
 }
 
@@ -157,6 +159,8 @@ impl Replay {
         let origins: BTreeSet<_> = chosen.iter().map(|view| view.origin).collect();
         let plan = plan::plan(&book.letters(), &origins, terms);
         for (view, why) in &plan.blocked {
+            // It may name another letter, whose topic is foreign text.
+            let why = ordersaga_terminal::line(&why.to_string());
             say!("{}: blocked: {why}", show::name(view.origin));
         }
         let code = if plan.blocked.is_empty() { 0 } else { BLOCKED };

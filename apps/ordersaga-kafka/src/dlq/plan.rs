@@ -1,48 +1,14 @@
 //! What a run of `replay` puts back, and what keeps it from the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use ordersaga_contract::Topic;
-use sagabus::dead_letters::Place;
+use sagabus::dead_letters::{Hindrance, Place};
 
 use super::book::View;
-use super::show;
 
 /// Letters put back together at the most: each may be nearly a megabyte.
 const WAVE: usize = 100;
-
-/// Why a letter is not put back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Hindrance {
-    /// Something was done about it already.
-    Resolved(&'static str),
-    /// It came back too often.
-    Attempts(u32),
-    /// A part of it may be missing.
-    Cut,
-    /// It comes from a topic that carries no events.
-    Topic,
-    /// An earlier one of its order stays where it is.
-    Behind(Place),
-}
-
-impl fmt::Display for Hindrance {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Resolved(how) => write!(formatter, "it was {how} already (--all takes it again)"),
-            Self::Attempts(count) => {
-                write!(formatter, "it was put back {count} times and came back (--max-attempts)")
-            }
-            Self::Cut => write!(formatter, "it was too long for dead-letter, a part is missing"),
-            Self::Topic => write!(formatter, "it comes from no topic of events"),
-            Self::Behind(earlier) => {
-                let earlier = show::name(earlier);
-                write!(formatter, "{earlier}, earlier and of the same key, is open and stays")
-            }
-        }
-    }
-}
 
 /// What a run does.
 #[derive(Debug)]
@@ -90,18 +56,11 @@ pub(crate) fn plan<'a>(letters: &[View<'a>], chosen: &BTreeSet<&Place>, terms: T
 /// What keeps a letter by itself from being put back.
 fn hindrance(view: &View<'_>, terms: Terms) -> Option<Hindrance> {
     let record = &view.filed.record;
+    let has_events = Topic::EVENTS.iter().any(|topic| topic.name() == view.origin.topic);
     let resolution = view.resolution.filter(|_| !terms.again);
-    if !Topic::EVENTS.iter().any(|topic| topic.name() == view.origin.topic) {
-        Some(Hindrance::Topic)
-    } else if let Some(resolution) = resolution {
-        Some(Hindrance::Resolved(resolution.verdict.name()))
-    } else if record.may_be_cut {
-        Some(Hindrance::Cut)
-    } else if record.attempts >= terms.max_attempts {
-        Some(Hindrance::Attempts(record.attempts))
-    } else {
-        None
-    }
+    let resolved = resolution.map(|resolution| resolution.verdict.name());
+    let (cut, attempts) = (record.may_be_cut, record.attempts);
+    Hindrance::of(has_events, resolved, cut, attempts, terms.max_attempts)
 }
 
 /// Cuts letters into runs that are put back one after the other: no two of one key in one, so that

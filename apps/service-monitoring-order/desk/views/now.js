@@ -6,7 +6,8 @@ import { Reading, go, refresh, say } from '../page.js';
 import { live } from '../stream.js';
 import { mix, t } from '../words.js';
 import { html } from '../vendor/lit-html/lit-html.js';
-import { asOf, badge, card, clock, field, findLink, gap, missing, ms, num, orderLink, ordersTable, problemBox, quiet, texts } from './parts.js';
+import { latencies } from './latency.js';
+import { asOf, badge, card, clock, copyAs, curl, field, findLink, gap, missing, ms, num, orderLink, ordersTable, problemBox, quiet, texts } from './parts.js';
 
 let newest = null;
 let stats = null;
@@ -65,7 +66,7 @@ function placeForm() {
       ${field('place_item', 'item_id', draft.item_id, { list: 'offered', wide: true })}
       <datalist id="offered">${offered.data?.items.map((it) => html`<option value=${it.item_id}>${it.item_name}</option>`)}</datalist>
       <div class="quiet wide">${chosenFacts(chosen)}</div>
-      ${field('seller', 'seller_id', draft.seller_id, { numeric: true })}
+      ${field(chosen.data ? 'seller_of_item' : 'seller', 'seller_id', draft.seller_id, { numeric: true, fixed: Boolean(chosen.data) })}
       ${field('client', 'client_id', draft.client_id, { numeric: true })}
       ${field('quantity', 'quantity', draft.quantity, { numeric: true })}
       <button class="primary" ?disabled=${isHeld}>${t('place')}</button>
@@ -119,7 +120,8 @@ const placedNote = () => html`<p class="done">
 // The last hour.
 
 const MINUTE = 60_000;
-/** A fact, its counts with their names, and a filter that finds its orders. */
+/** A fact, its counts with their names, and a filter of a list that comes near. A list has orders by the
+ * step they are at now, and no step is a fact's alone: the link says what it lists. */
 const TILES = [
   ['PLACED', { placed: null }, {}],
   ['RESERVED', { reserved: null }, { step: 'SHIPPING' }],
@@ -136,7 +138,9 @@ function hour() {
   const values = (key) => starts.map((start) => counts.get(start)?.[key] ?? 0);
   return html`<div class="tiles">${TILES.map((one) => tile(one, starts, values))}</div>
     <p>${t('rate', { rate: num(values('placed')[58] / 60) })} ${decided(newest?.items ?? [])}</p>
-    <div class="row">${asOf(live)} ${quiet('counts_records')}</div>`;
+    <div class="row">${asOf(live)} ${quiet('counts_records')}</div>
+    ${latencies(stats)}
+    ${copyAs({ curl: curl('/api/v1/stats?limit=60') })}`;
 }
 
 function tile([fact, keys, filter], starts, values) {
@@ -145,9 +149,10 @@ function tile([fact, keys, filter], starts, values) {
   const total = num(sum(all));
   return html`<figure class="tile">
     <figcaption>
-      <a class="fact ${fact}" href=${findLink({ ...filter, from: iso(starts[0]) })}>${fact}</a>
+      <strong class="fact ${fact}">${fact}</strong>
       <span class="big">${total}</span>
       <span class="quiet">${t('last_minute', { n: num(all[58]) })}</span>
+      <a href=${findLink({ ...filter, from: iso(starts[0]) })}>${t(`list_${filter.step ?? 'ALL'}`)}</a>
     </figcaption>
     ${bars({
       id: `bars-${fact}`,
@@ -193,7 +198,6 @@ function list() {
   const newer = held ? newest.items.findIndex((order) => order.order_id === held[0]?.order_id) : 0;
   const all = held?.map((order) => known.get(order.order_id) ?? order) ?? newest.items;
   return html`<div class="row">
-      ${asOf(live)}
       ${newer ? html`<p class="held">${t('newest_held', { n: newer < 0 ? `> ${newest.items.length}` : newer })}
         <button class="small" @click=${letGo}>${t('newest_show')}</button></p>` : null}
     </div>

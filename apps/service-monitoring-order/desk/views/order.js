@@ -6,7 +6,8 @@ import { Reading, refresh, say } from '../page.js';
 import { live } from '../stream.js';
 import { mix, t } from '../words.js';
 import { html } from '../vendor/lit-html/lit-html.js';
-import { DEADLINE, badge, card, clientLink, copyAs, curl, dated, exactly, gap, itemLink, ms, num, pairs, problemBox, seconds, shown, since } from './parts.js';
+import { records } from './evidence.js';
+import { DEADLINE, badge, card, clientLink, copyAs, curl, dated, exactly, gap, itemLink, kcat, ms, num, pairs, problemBox, seconds, shown, since } from './parts.js';
 
 let id = '';
 /** What is shown while the user decides to cancel: it must not change under the button. */
@@ -31,7 +32,8 @@ export const order = {
     if (name === 'order' && data.order_id === id) told.data = hear(data);
   },
   show: () => html`
-    <div class="row"><h1 tabindex="-1">${order.title()}</h1>${told.data ? badge(told.data.step) : null}</div>
+    <div class="row"><h1 tabindex="-1">${order.title()}</h1>${told.data ? [badge(told.data.step), cancelButton(told.data)] : null}</div>
+    ${told.data ? cancelNote(frozen ?? told.data) : null}
     ${shown({ ...told, data: frozen ?? told.data, problem: told.data ? undefined : told.problem }, whole)}
   `,
 };
@@ -58,10 +60,11 @@ const whole = (status) => html`
   <div class="columns even">
     ${card('facts', timeline(status))}
     <div>
-      ${card('next', [next(status), cancelForm(status)])}
+      ${card('next', next(status))}
       ${card('details', [details(status), copyAs(forms(status))])}
     </div>
   </div>
+  ${card('record_list', records(id))}
 `;
 
 const details = (status) =>
@@ -81,9 +84,10 @@ function forms(status) {
   const table = `order_event_${`${partition}`.padStart(2, '0')}`;
   return {
     curl: curl(pathOf('/api/v1/status', { order_id: id })),
+    ordersaga: `ordersaga order ${id}`,
     SQL: `-- on ${status.shard}\nSELECT * FROM ${table} WHERE order_id = ${id} ORDER BY at;`,
     kcat: `for topic in incoming reservation reset; do
-  kcat -q -b 127.0.0.1:9092 -C -e -t $topic -p ${partition} -f '%t %o %k %s\\n'
+  ${kcat(`-e -t $topic -p ${partition} -f '%t %o %k %s\\n'`)}
 done | awk '$3 == ${id}'`,
   };
 }
@@ -181,11 +185,14 @@ function heardOfCancel(status, news) {
   if (isDone(status)) say(cancelling.heard.map((heard) => t('cancel_heard', heard)).join(', '));
 }
 
-function cancelForm(status) {
+const cancelButton = (status) =>
+  frozen || cancelling || status.is_cancelled
+    ? null
+    : html`<button id="cancel" class="danger" @click=${() => freeze(told.data)}>${t('cancel')}</button>`;
+
+function cancelNote(status) {
   if (frozen) return question();
-  if (cancelling) return outcome(cancelling, status);
-  if (status.is_cancelled) return null;
-  return html`<button id="cancel" class="danger" @click=${() => freeze(told.data)}>${t('cancel')}</button>`;
+  return cancelling ? outcome(cancelling, status) : null;
 }
 
 const question = () => html`<div class="ask" role="alertdialog" aria-labelledby="ask-what" aria-describedby="ask-held"

@@ -2,7 +2,7 @@
 
 import { services } from '../api.js';
 import { refresh } from '../page.js';
-import { language, mix, t } from '../words.js';
+import { has, language, mix, t } from '../words.js';
 import { html, nothing } from '../vendor/lit-html/lit-html.js';
 import { repeat } from '../vendor/lit-html/directives/repeat.js';
 
@@ -83,10 +83,11 @@ export function problemBox(problem, again) {
   if (!problem) return null;
   const left = problem.retryAt - performance.now();
   const kind = /^urn:ordersaga:problem:([a-z-]+)$/.exec(problem.type)?.[1];
+  const title = has(`problem_${kind}`) ? t(`problem_${kind}`) : problem.title;
   const wrong = problem.errors.length ? problem.errors : [problem];
   return html`<div class="problem"><div role="alert">
     ${problem.status
-      ? html`<strong>${problem.title}</strong>${wrong.map(({ field, detail }) => html`<p>${field ? html`<code>${field}</code>: ` : null}${detail}</p>`)}`
+      ? html`<strong>${title}</strong>${wrong.map(({ field, detail }) => html`<p>${field ? html`<code>${field}</code>: ` : null}${detail}</p>`)}`
       : html`<strong>${t('problem_unreachable', problem)}</strong><p>${t('problem_why')}</p>`}
     ${kind ? html`<a href="${problem.base}/problems/${kind}">${t('problem_kind')}</a>` : null}
     ${problem.request_id ? html`<p class="quiet">${t('problem_request', { id: problem.request_id })}</p>` : null}
@@ -99,6 +100,12 @@ export function problemBox(problem, again) {
   </div>`;
 }
 
+/** A click anywhere in a row opens what leads it, unless it selects text or is meant for something else. */
+function openRow({ currentTarget, target }) {
+  if (target.closest('a, button, input, pre, summary') || String(getSelection())) return;
+  currentTarget.querySelector('td.lead a')?.click();
+}
+
 /** `columns` are a text's key, what a cell shows of a row, and a class. On a phone each row is a card, and
  * its cells carry the names of their columns. */
 export function table(caption, rows, key, columns, rowClass = () => '') {
@@ -106,7 +113,7 @@ export function table(caption, rows, key, columns, rowClass = () => '') {
   return html`<table>
     <caption class="unseen">${t(caption)}</caption>
     <thead><tr>${columns.map(([name, , kind = '']) => html`<th scope="col" class=${kind}>${t(name)}</th>`)}</tr></thead>
-    <tbody>${repeat(rows, key, (row) => html`<tr class=${rowClass(row)}>${columns.map(cell(row))}</tr>`)}</tbody>
+    <tbody>${repeat(rows, key, (row) => html`<tr class=${rowClass(row)} @click=${openRow}>${columns.map(cell(row))}</tr>`)}</tbody>
   </table>`;
 }
 
@@ -134,13 +141,13 @@ export const ordersTable = (caption, orders) =>
 const NUMERIC = { inputmode: 'numeric', pattern: '\\s*[0-9]+\\s*', maxlength: 19 };
 
 /** A field of a form under its label. */
-export function field(label, name, value, { numeric, optional, wide, type = 'text', list } = {}) {
+export function field(label, name, value, { numeric, optional, wide, type = 'text', list, fixed } = {}) {
   const { inputmode = nothing, pattern = nothing, maxlength = 200 } = numeric ? NUMERIC : {};
   return html`<label class=${wide ? 'wide' : ''}>
     <span>${t(label)}</span>
     <input name=${name} .value=${value ?? ''} type=${type} step=${type === 'text' ? nothing : 1} inputmode=${inputmode}
       pattern=${pattern} maxlength=${maxlength} title=${numeric ? t('find_digits') : nothing} list=${list ?? nothing}
-      autocomplete="off" ?required=${!optional} />
+      autocomplete="off" ?required=${!optional} ?readonly=${fixed} />
   </label>`;
 }
 
@@ -157,8 +164,8 @@ let copied = null;
 
 /** Buttons that copy the view in several forms. The text is shown as well: over plain HTTP from another
  * machine a page has no clipboard. */
-export function copyAs(forms) {
-  const all = Object.entries({ [t('copy_link')]: location.href, ...forms });
+export function copyAs(forms, link = location.href) {
+  const all = Object.entries({ ...(link && { [t('copy_link')]: link }), ...forms });
   const copy = async ([name, text]) => {
     const isDone = await (navigator.clipboard?.writeText(text) ?? Promise.reject()).then(() => true, () => false);
     copied = { name, text, isDone };
@@ -167,7 +174,7 @@ export function copyAs(forms) {
   const isShown = all.some(([name, text]) => name === copied?.name && text === copied.text);
   return html`<div class="row copy">
     <span class="quiet">${t('copy')}</span>
-    ${all.map((form) => html`<button class="small" @click=${() => copy(form)}>${form[0]}</button>`)}
+    ${all.map((form) => html`<button type="button" class="small" @click=${() => copy(form)}>${form[0]}</button>`)}
     ${isShown
       ? html`<span class="quiet" role="status">${t(copied.isDone ? 'copied' : 'copy_self')}</span><pre tabindex="0">${copied.text}</pre>`
       : null}
@@ -175,3 +182,6 @@ export function copyAs(forms) {
 }
 
 export const curl = (path, base = services.monitoring) => `curl '${base}${path}'`;
+
+/** The broker is the one that `ordersaga up` starts. */
+export const kcat = (rest) => `kcat -q -b 127.0.0.1:9092 -C ${rest}`;

@@ -17,7 +17,7 @@ export const stuck = {
   show: () => html`
     <h1 tabindex="-1">${t('stuck')}</h1>
     <section class="card" aria-label=${t('stuck')}>
-      ${quiet('stuck_what')} ${answer ? list() : quiet('reading')} ${copyAs({ curl: curl('/api/v1/orders/stuck') })}
+      ${quiet('stuck_what')} ${answer ? list() : quiet('reading')} ${copyAs({ curl: curl('/api/v1/orders/stuck'), ordersaga: 'ordersaga doctor' })}
     </section>
   `,
 };

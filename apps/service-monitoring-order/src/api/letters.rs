@@ -1,9 +1,10 @@
 //! The operation on dead letters.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use ordersaga_runtime::http::{Failure, JsonBody};
+use ordersaga_runtime::http::{Failure, JsonBody, Text};
 use poem_openapi::param::Query;
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 use poem_openapi::types::{Example, ParseError, ParseFromParameter, ParseResult, ToJSON, Type};
@@ -13,11 +14,12 @@ use serde_json::Value;
 
 use super::Tag;
 use super::lists::{PAGE, PageSize, a_page};
-use crate::letters::{Cursor, Letters, OpenLetter};
+use crate::cursor::Cursor;
+use crate::letters::{Filter, Letters, OpenLetter};
 use crate::shown::Shown;
 
 /// The operation.
-pub(crate) struct LetterApi(Letters);
+pub(crate) struct LetterApi(Arc<Letters>);
 
 /// Dead letters, newest first.
 #[derive(Object, Serialize)]
@@ -122,8 +124,23 @@ fn a_cursor() -> Option<Cursor> {
     A_CURSOR.parse().ok()
 }
 
+/// A topic's name: none is longer.
+pub(super) type TopicText = Text<1, 249>;
+
+pub(super) fn a_topic() -> Option<TopicText> {
+    Text::new("reset")
+}
+
+fn a_consumer() -> Option<Text<1, 200>> {
+    Text::new("service-store")
+}
+
+fn a_key() -> Option<Text<1, 200>> {
+    Text::new("1")
+}
+
 impl LetterApi {
-    pub(crate) fn new(letters: Letters) -> Self {
+    pub(crate) fn new(letters: Arc<Letters>) -> Self {
         Self(letters)
     }
 }
@@ -139,6 +156,15 @@ impl LetterApi {
     #[oai(path = "/api/v1/dead-letters", method = "get", operation_id = "list_dead_letters")]
     async fn letters(
         &self,
+        /// Only those whose record stands in this topic.
+        #[oai(example = "a_topic")]
+        topic: Query<Option<TopicText>>,
+        /// Only those that this service refused.
+        #[oai(example = "a_consumer")]
+        consumer: Query<Option<Text<1, 200>>>,
+        /// Only those of this order: with this key.
+        #[oai(example = "a_key")]
+        key: Query<Option<Text<1, 200>>>,
         /// Only those behind this place in the list: the `next` of the page before.
         #[oai(example = "a_cursor")]
         after: Query<Option<Cursor>>,
@@ -147,9 +173,14 @@ impl LetterApi {
         limit: Query<Option<PageSize>>,
     ) -> Result<LettersFound, Failure> {
         let open = self.0.open().await.map_err(Failure::unavailable)?;
-        let (letters, next) = open.page(after.0, PageSize::or(limit.0, PAGE));
+        let filter = Filter {
+            topic: topic.0.map(Text::into_string),
+            consumer: consumer.0.map(Text::into_string),
+            key: key.0.map(Text::into_string),
+        };
+        let (letters, next) = open.page(&filter, after.0, PageSize::or(limit.0, PAGE));
         Ok(LettersFound::Found(JsonBody(DeadLetterPage {
-            items: letters.iter().cloned().map(DeadLetter::from).collect(),
+            items: letters.into_iter().cloned().map(DeadLetter::from).collect(),
             next: next.map(|next| next.to_string()),
             is_complete: open.is_complete,
             as_of: open.as_of,

@@ -12,8 +12,9 @@ use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 use serde::Serialize;
 
+use super::latency::MinuteLatency;
 use super::{OrderStatus, StepName, Tag, a_step, present};
-use crate::in_flight::Wait;
+use crate::in_flight::{InFlight, Wait};
 use crate::lists::{Counts, Listed, Lists};
 use crate::page::Filter;
 use crate::stuck::{Overdue, Stuck};
@@ -34,6 +35,7 @@ type AsOf = Option<DateTime<Utc>>;
 pub(crate) struct Views {
     lists: Arc<Lists>,
     stuck: Arc<Stuck>,
+    in_flight: Arc<InFlight>,
 }
 
 /// Orders, newest first.
@@ -148,6 +150,9 @@ impl From<Wait> for WaitName {
 struct Stats {
     /// Minutes with events, newest first.
     minutes: Vec<MinuteStats>,
+    /// How long things took, newest minute first: of the last hour at the most, since the answering
+    /// instance began, and only of what it heard itself.
+    latencies: Vec<MinuteLatency>,
     /// Everything that happened before this time is counted, of the partitions that the answering
     /// instance follows; to within a second. Left out if it does not know.
     #[oai(skip_serializing_if_is_none)]
@@ -158,7 +163,8 @@ struct Stats {
 impl Example for Stats {
     fn example() -> Self {
         let minute = MinuteStats::example();
-        Self { as_of: Some(minute.minute), minutes: vec![minute] }
+        let (as_of, latencies) = (Some(minute.minute), vec![MinuteLatency::example()]);
+        Self { as_of, latencies, minutes: vec![minute] }
     }
 }
 
@@ -248,8 +254,8 @@ fn an_hour() -> Option<Minutes> {
 }
 
 impl Views {
-    pub(crate) fn new(lists: Arc<Lists>, stuck: Arc<Stuck>) -> Self {
-        Self { lists, stuck }
+    pub(crate) fn new(lists: Arc<Lists>, stuck: Arc<Stuck>, in_flight: Arc<InFlight>) -> Self {
+        Self { lists, stuck, in_flight }
     }
 
     async fn orders(
@@ -285,7 +291,10 @@ impl Views {
     }
 
     async fn stats(&self, time: Range<DateTime<Utc>>, limit: usize) -> anyhow::Result<Stats> {
-        Ok(self.lists.counts(time, limit).await?.into())
+        let counts = self.lists.counts(time.clone(), limit).await?;
+        let latencies = self.in_flight.latencies().into_iter().map(MinuteLatency::from);
+        let latencies = latencies.filter(|one| time.contains(&one.minute)).take(limit);
+        Ok(Stats { latencies: latencies.collect(), ..counts.into() })
     }
 
     /// The newest orders, for streams: `as_of` apart, since it always changes.
@@ -422,6 +431,6 @@ impl From<Counts> for Stats {
                 cancelled_by_deadline: of(Fact::ResetByDeadline),
             }
         });
-        Self { minutes: minutes.collect(), as_of: counts.as_of }
+        Self { minutes: minutes.collect(), latencies: Vec::new(), as_of: counts.as_of }
     }
 }

@@ -89,9 +89,19 @@ pub trait Handler: Send + Sync + 'static {
     /// The transaction has committed.
     fn committed(&self, _applied: Self::Applied, _records: &[Record<Self::Message>]) {}
 
-    /// Once a second, of each partition that is here: how many of its records are yet to be
-    /// applied, if that is known.
-    fn observed(&self, _topic: &str, _partition: u32, _lag: Option<i64>) {}
+    /// Once a second, of each partition that is here: how far it is.
+    fn observed(&self, _topic: &str, _partition: u32, _reach: Reach) {}
+}
+
+/// How far a consumer is in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// The offset of the record that is applied next.
+    pub applied: i64,
+    /// The offset behind the last record that may be read; `None` while the broker has not told it.
+    pub end: Option<i64>,
+    /// How many records are yet to be applied, if that is known. Gaps in the offsets are none.
+    pub lag: Option<i64>,
 }
 
 /// A member of a consumer group that applies records: see [`Bus::consumer`](crate::Bus::consumer).

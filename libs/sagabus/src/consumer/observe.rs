@@ -12,7 +12,7 @@ use rdkafka::{Offset, Statistics};
 use super::owner::{Client, Owner, settings};
 use super::progress::{self, Position, Seen, Stalled, Watch};
 use super::rebalance::number;
-use super::{Consumer, Handler, Place};
+use super::{Consumer, Handler, Place, Reach};
 use crate::error::with_sources;
 use crate::raw_record::{self, Found};
 use crate::{Error, kafka};
@@ -67,7 +67,8 @@ impl<H: Handler> Owner<'_, H> {
             if let Some(lag) = lag {
                 metrics.lag.with_label_values(&labels).set(lag);
             }
-            self.consumer.handler.observed(labels[0], place.1, lag);
+            let reach = Reach { applied: position.applied, end: seen.end, lag };
+            self.consumer.handler.observed(labels[0], place.1, reach);
         }
         self.judge(broker_is_up, &positions).await;
         self.report(broker_is_up);

@@ -5,10 +5,12 @@
 //! folds the topic knows which letters are open.
 
 mod entry;
+mod hindrance;
 mod log;
 mod step_over;
 
 pub use entry::{Entry, Header, Letter, NoEntry, Place, Resolution, Verdict};
+pub use hindrance::{Hindrance, MAX_ATTEMPTS};
 pub use log::{DeadLetters, Position, Writer};
 pub use step_over::step_over;
 
