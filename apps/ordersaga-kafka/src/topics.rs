@@ -1,10 +1,12 @@
 //! `topics`: the topics as `redpanda/topics.toml` wants them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use ordersaga_runtime::topics::{self, TopicsFile};
+use serde::Serialize;
 
 use crate::Broker;
 use crate::access::{self, AccessFile};
@@ -24,7 +26,7 @@ pub(crate) enum Command {
     #[command(after_help = USERS)]
     Apply(Apply),
     /// Shows the topics as the broker has them; fails when one is missing
-    Describe(Target),
+    Describe(Describe),
 }
 
 #[derive(clap::Args)]
@@ -41,6 +43,15 @@ pub(crate) struct Apply {
     /// Another file of users and rights than the one built in
     #[arg(long, value_name = "FILE")]
     access: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Describe {
+    #[command(flatten)]
+    target: Target,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(clap::Args)]
@@ -78,7 +89,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
             let prefix = &arguments.target.broker.prefix;
             schemas::register(&arguments.registry, prefix).await?;
         }
-        Command::Describe(target) => describe(&target).await?,
+        Command::Describe(arguments) => describe(&arguments).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -98,21 +109,61 @@ async fn apply(arguments: &Apply) -> Result<()> {
     access::apply(&target, &access, passwords).await
 }
 
-async fn describe(target: &Target) -> Result<()> {
+/// What `topics describe --json` says.
+#[derive(Debug, Serialize)]
+struct Described {
+    /// Whether no topic is missing.
+    is_complete: bool,
+    topics: Vec<DescribedTopic>,
+}
+
+#[derive(Debug, Serialize)]
+struct DescribedTopic {
+    /// With its prefix.
+    name: String,
+    /// None if the topic is missing.
+    partitions: Option<usize>,
+    config: BTreeMap<String, String>,
+}
+
+async fn describe(arguments: &Describe) -> Result<()> {
+    let target = &arguments.target;
     let states = topics::describe(&target.on_broker(None), &target.topics()?).await?;
-    let mut missing = Vec::new();
-    for topic in states {
-        if topic.partitions == 0 {
-            say!("{:<24} missing", topic.name);
-            missing.push(topic.name);
-            continue;
+    let described = Described::of(states);
+    if arguments.json {
+        say!("{}", ordersaga_terminal::json(&serde_json::to_string_pretty(&described)?));
+    } else {
+        for topic in &described.topics {
+            say!("{}", topic.line());
         }
-        let config = topic.config.iter();
-        let config: Vec<_> = config.map(|(name, value)| format!("{name}={value}")).collect();
-        say!("{:<24} {:>3} partitions  {}", topic.name, topic.partitions, config.join(" "));
     }
-    if !missing.is_empty() {
-        bail!("missing: {}", missing.join(", "));
+    if !described.is_complete {
+        let missing = described.topics.iter().filter(|topic| topic.partitions.is_none());
+        let names: Vec<_> = missing.map(|topic| topic.name.as_str()).collect();
+        bail!("missing: {}", names.join(", "));
     }
     Ok(())
+}
+
+impl Described {
+    fn of(states: Vec<topics::TopicState>) -> Self {
+        let topics = states.into_iter().map(|state| DescribedTopic {
+            name: state.name,
+            partitions: (state.partitions > 0).then_some(state.partitions),
+            config: state.config,
+        });
+        let topics: Vec<_> = topics.collect();
+        Self { is_complete: topics.iter().all(|topic| topic.partitions.is_some()), topics }
+    }
+}
+
+impl DescribedTopic {
+    fn line(&self) -> String {
+        let Some(partitions) = self.partitions else {
+            return format!("{:<24} missing", self.name);
+        };
+        let config = self.config.iter().map(|(name, value)| format!("{name}={value}"));
+        let config: Vec<_> = config.collect();
+        format!("{:<24} {partitions:>3} partitions  {}", self.name, config.join(" "))
+    }
 }

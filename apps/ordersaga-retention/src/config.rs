@@ -35,6 +35,9 @@ pub(crate) struct Config {
     /// Only say what would be removed.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Say at the end what was found, as JSON, and nothing before.
+    #[arg(long)]
+    pub(crate) json: bool,
     /// Orders looked at by one transaction.
     #[arg(long, value_name = "ORDERS", default_value = "5000",
           value_parser = clap::value_parser!(i64).range(1..=100_000))]

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use ordersaga_contract::Fact;
 use ordersaga_runtime::postgres;
 use sagabus::within;
+use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 
 /// One run at a time ("retent" as a number).
@@ -40,7 +41,7 @@ pub(crate) async fn lock(connection: &mut PgConnection) -> Result<bool> {
 }
 
 /// What was found: what went, and what was kept for which reason.
-#[derive(Debug, Default, Clone, PartialEq, Eq, FromRow)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, FromRow, Serialize)]
 pub(crate) struct Found {
     /// Orders that went, and their facts.
     pub(crate) orders: i64,

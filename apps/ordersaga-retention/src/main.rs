@@ -7,6 +7,7 @@ extern crate ordersaga_terminal;
 mod config;
 mod db;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use clap::Parser;
 use ordersaga_contract::{PARTITIONS, cloud_event};
 use ordersaga_runtime::clock;
+use serde::Serialize;
 use sqlx::PgConnection;
 
 use config::{Config, Shard};
@@ -34,20 +36,48 @@ async fn main() -> ExitCode {
     }
 }
 
+/// What `--json` says.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    /// Orders that ended before were looked at, by the time of their newest fact.
+    before: String,
+    /// Nothing was removed.
+    is_dry_run: bool,
+    shards: BTreeMap<String, Found>,
+    total: Found,
+}
+
 async fn run(config: &Config) -> Result<()> {
     config.check()?;
     let shards = config.shards()?;
     let before = clock::now()
         .checked_sub_signed(TimeDelta::from_std(config.older_than)?)
         .context("--older-than reaches beyond the calendar")?;
-    say!("Orders that ended before {}", cloud_event::time(before));
-    let mut total = Found::default();
+    let mut outcome = Outcome {
+        before: cloud_event::time(before).to_string(),
+        is_dry_run: config.dry_run,
+        shards: BTreeMap::new(),
+        total: Found::default(),
+    };
+    tell(config, || format!("Orders that ended before {}", outcome.before));
     for shard in &shards {
         let found = sweep(config, shard, before).await;
-        total.add(&found.with_context(|| shard.name.clone())?);
+        let found = found.with_context(|| shard.name.clone())?;
+        outcome.total.add(&found);
+        outcome.shards.insert(shard.name.clone(), found);
     }
-    say!("Total: {}", summary(config, &total));
+    tell(config, || format!("Total: {}", summary(config, &outcome.total)));
+    if config.json {
+        say!("{}", ordersaga_terminal::json(&serde_json::to_string_pretty(&outcome)?));
+    }
     Ok(())
+}
+
+/// Says how far it is, to people.
+fn tell(config: &Config, text: impl FnOnce() -> String) {
+    if !config.json {
+        say!("{}", text());
+    }
 }
 
 /// Goes through one shard, table by table. One run at a time: the lock ends with the connection,
@@ -83,7 +113,9 @@ async fn clear(
         after = last;
         total.add(&found);
         if said.elapsed() > PROGRESS {
-            say!("{} {table}, up to order {last}: {}", shard.name, summary(config, &total));
+            tell(config, || {
+                format!("{} {table}, up to order {last}: {}", shard.name, summary(config, &total))
+            });
             said = Instant::now();
         }
         if found.orders > 0 && !config.dry_run {
@@ -91,7 +123,7 @@ async fn clear(
         }
     }
     if total != Found::default() {
-        say!("{} {table}: {}", shard.name, summary(config, &total));
+        tell(config, || format!("{} {table}: {}", shard.name, summary(config, &total)));
     }
     Ok(total)
 }

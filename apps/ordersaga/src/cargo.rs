@@ -85,7 +85,7 @@ pub(crate) fn hand_over(command: &mut Command) -> Result<ExitCode> {
 
 /// Builds the services and what makes the topics.
 pub(crate) fn build_services() -> Result<()> {
-    say!("Building the services (cargo build)");
+    say_error!("Building the services (cargo build)");
     let packages = Service::ALL.map(Service::name);
     let mut what: Vec<_> = packages.iter().flat_map(|name| ["--package", *name]).collect();
     what.extend(["--package", crate::topics::PROGRAM]);

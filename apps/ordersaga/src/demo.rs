@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
 use serde_json::{Value, json};
 use ureq::Agent;
 
@@ -23,24 +24,60 @@ pub(crate) struct Arguments {
     /// service-store
     #[arg(long, default_value = "http://localhost:8002")]
     store: String,
+    /// As JSON, when it is over
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `demo --json` says.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    /// Whether every answer was what it must be.
+    is_good: bool,
+    /// Why it ended before its end.
+    error: Option<String>,
+    steps: Vec<Step>,
+}
+
+/// A request and its answer; of one that is repeated, the last.
+#[derive(Debug, Serialize)]
+struct Step {
+    title: String,
+    method: String,
+    url: String,
+    body: Option<Value>,
+    status: u16,
+    /// Null if it is no JSON.
+    answer: Value,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let client = Client::new();
+    let mut client = Client::new(!arguments.json);
+    let played = play(arguments, &mut client);
+    if !arguments.json {
+        return played.map(|()| ExitCode::SUCCESS);
+    }
+    let error = played.err().map(|error| format!("{error:#}"));
+    let outcome = Outcome { is_good: error.is_none(), error, steps: client.steps };
+    say!("{}", ordersaga_terminal::json(&serde_json::to_string_pretty(&outcome)?));
+    Ok(if outcome.is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn play(arguments: &Arguments, client: &mut Client) -> Result<()> {
     let (create, store) = (&arguments.create_order, &arguments.store);
 
-    title("1. Create an order");
+    client.title("1. Create an order");
     let order = json!({"item_id": 1, "seller_id": 1, "client_id": 1});
     let answer =
         client.show("POST", &format!("{create}/api/v1/orders/create"), Some(&order), 201)?;
     let id = answer["order_id"].as_i64().context("the answer has no order_id")?;
     ensure!(id >= 1, "order ids count from 1");
 
-    title("2. Its status");
+    client.title("2. Its status");
     let status = format!("{}/api/v1/status?order_id={id}", arguments.monitoring);
     let answer = client.show("GET", &status, None, 200)?;
     expect(&answer, "order_id", &json!(id))?;
-    title("   … and when the store has reserved the item");
+    client.title("   … and when the store has reserved the item");
     let answer = client.until(&format!("{status}&wait_ms=5000"), "step", &json!("SHIPPING"))?;
     expect(&answer, "is_reserved", &json!(true))?;
     expect(&answer, "is_cancelled", &json!(false))?;
@@ -48,27 +85,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         expect(&answer, name, &json!(1))?;
     }
 
-    title("3. The item's reservations");
+    client.title("3. The item's reservations");
     let find = format!("{store}/api/v1/items/find?item_id=1");
     let answer = client.until(&find, "is_reserved", &json!(true))?;
     expect(&answer, "item_name", &json!("IPHONE 13"))?;
     expect(&answer, "price", &json!(1000))?;
 
-    title("4. Cancel the order");
+    client.title("4. Cancel the order");
     let cancel = format!("{create}/api/v1/orders/cancel?order_id={id}");
     client.show("POST", &cancel, None, 202)?;
 
-    title("5. It is cancelled, and the item free again");
+    client.title("5. It is cancelled, and the item free again");
     let answer = client.until(&format!("{status}&wait_ms=5000"), "step", &json!("CANCELLED"))?;
     expect(&answer, "is_reserved", &json!(false))?;
     expect(&answer, "is_cancelled", &json!(true))?;
     client.until(&find, "is_reserved", &json!(false))?;
-    say!("\nEvery answer was what it must be.");
-    Ok(ExitCode::SUCCESS)
-}
-
-fn title(text: &str) {
-    say!("\n{text}");
+    client.say("\nEvery answer was what it must be.");
+    Ok(())
 }
 
 fn expect(answer: &Value, name: &str, wanted: &Value) -> Result<()> {
@@ -79,29 +112,50 @@ fn expect(answer: &Value, name: &str, wanted: &Value) -> Result<()> {
 
 struct Client {
     agent: Agent,
+    /// Whether each request is shown as it is made.
+    is_shown: bool,
+    title: String,
+    steps: Vec<Step>,
 }
 
 impl Client {
-    fn new() -> Self {
+    fn new(is_shown: bool) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
             .timeout_global(Some(WITHIN))
             .build();
-        Self { agent: config.into() }
+        Self { agent: config.into(), is_shown, title: String::new(), steps: Vec::new() }
+    }
+
+    fn say(&self, text: &str) {
+        if self.is_shown {
+            say!("{text}");
+        }
+    }
+
+    fn title(&mut self, text: &str) {
+        self.say(&format!("\n{text}"));
+        text.trim().clone_into(&mut self.title);
     }
 
     /// Sends one request, shows it and the answer, and checks the status.
-    fn show(&self, method: &str, url: &str, body: Option<&Value>, status: u16) -> Result<Value> {
-        say!("{}", curl(method, url, body));
+    fn show(
+        &mut self,
+        method: &str,
+        url: &str,
+        body: Option<&Value>,
+        status: u16,
+    ) -> Result<Value> {
+        self.say(&curl(method, url, body));
         let answer = self.send(method, url, body)?;
-        answer.show();
+        self.record(method, url, body, &answer);
         answer.accept(status)
     }
 
     /// Asks again until a field is as wanted, and shows the last answer.
-    fn until(&self, url: &str, name: &str, wanted: &Value) -> Result<Value> {
-        say!("{}", curl("GET", url, None));
+    fn until(&mut self, url: &str, name: &str, wanted: &Value) -> Result<Value> {
+        self.say(&curl("GET", url, None));
         let deadline = Instant::now() + WITHIN;
         loop {
             let answer = self.send("GET", url, None)?;
@@ -111,11 +165,23 @@ impl Client {
                 std::thread::sleep(LOOK);
                 continue;
             }
-            answer.show();
+            self.record("GET", url, None, &answer);
             let body = answer.accept(200)?;
             expect(&body, name, wanted)?;
             return Ok(body);
         }
+    }
+
+    fn record(&mut self, method: &str, url: &str, body: Option<&Value>, answer: &Answer) {
+        self.say(&format!("{} {}", answer.status, answer.text));
+        self.steps.push(Step {
+            title: self.title.clone(),
+            method: method.to_owned(),
+            url: url.to_owned(),
+            body: body.cloned(),
+            status: answer.status,
+            answer: answer.body.clone(),
+        });
     }
 
     fn send(&self, method: &str, url: &str, body: Option<&Value>) -> Result<Answer> {
@@ -149,10 +215,6 @@ struct Answer {
 }
 
 impl Answer {
-    fn show(&self) {
-        say!("{} {}", self.status, self.text);
-    }
-
     fn accept(self, status: u16) -> Result<Value> {
         if self.status != status {
             bail!("the answer is {}, not {status}", self.status);

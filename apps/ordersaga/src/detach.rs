@@ -10,11 +10,13 @@ use anyhow::{Context, Result, bail};
 use ordersaga_devstack::{open_to_append, own_folder, private_folder};
 
 use crate::state::{Phase, State};
+use crate::status;
 
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Starts the supervisor of `folder` and shows what it says until it is ready.
-pub(crate) async fn run(folder: &Path, remove: bool) -> Result<ExitCode> {
+/// Starts the supervisor of `folder` and shows what it says until it is ready; with `as_json` apart
+/// from where everything is then.
+pub(crate) async fn run(folder: &Path, remove: bool, as_json: bool) -> Result<ExitCode> {
     let logs = folder.join("logs");
     own_folder(folder)?;
     private_folder(&logs)?;
@@ -27,12 +29,12 @@ pub(crate) async fn run(folder: &Path, remove: bool) -> Result<ExitCode> {
     loop {
         let ended = supervisor.try_wait()?;
         let ready = is_ready(folder, supervisor.id())?;
-        show(&mut shown)?;
+        show(&mut shown, as_json)?;
         if let Some(status) = ended {
             bail!("the stack did not start ({status}); see {}", logs.display());
         }
         if ready {
-            return Ok(ExitCode::SUCCESS);
+            return if as_json { status::show(folder, true).await } else { Ok(ExitCode::SUCCESS) };
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -55,10 +57,11 @@ fn is_ready(folder: &Path, supervisor: u32) -> Result<bool> {
 }
 
 /// Shows what the log has got since the last time.
-fn show(log: &mut File) -> Result<()> {
+fn show(log: &mut File, as_json: bool) -> Result<()> {
     let mut new = Vec::new();
     log.read_to_end(&mut new)?;
-    let mut output = std::io::stdout();
+    let mut output: Box<dyn Write> =
+        if as_json { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) };
     output.write_all(&new)?;
     Ok(output.flush()?)
 }

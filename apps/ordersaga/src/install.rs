@@ -155,7 +155,7 @@ pub(crate) fn ensure_browser(only_say: bool) -> Result<()> {
 
 fn get(missing: &[Need], only_say: bool) -> Result<()> {
     let names: Vec<_> = missing.iter().map(ToString::to_string).collect();
-    say!("Missing on this machine:\n  {}", names.join("\n  "));
+    say_error!("Missing on this machine:\n  {}", names.join("\n  "));
     if programs::find("apt-get").is_none() {
         bail!(
             "this machine has no apt-get: install what is missing by its own means and try again"
@@ -165,7 +165,7 @@ fn get(missing: &[Need], only_say: bool) -> Result<()> {
     let root = rustix::process::geteuid().is_root();
     let commands = commands(&packages(missing, &system), root);
     let verb = if only_say { "To install it" } else { "Installing it" };
-    say!("{verb}:\n  {}", commands.each_ref().map(|words| words.join(" ")).join("\n  "));
+    say_error!("{verb}:\n  {}", commands.each_ref().map(|words| words.join(" ")).join("\n  "));
     if only_say {
         bail!("something is missing");
     }
@@ -180,6 +180,8 @@ fn execute(words: &[String]) -> Result<()> {
     let status = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
+        // Standard output is what a command was called for.
+        .stdout(std::io::stderr())
         .status()
         .with_context(|| format!("cannot start {program}"))?;
     if !status.success() {

@@ -57,9 +57,9 @@ enum Command {
     #[command(hide = true)]
     Supervise(supervisor::Arguments),
     /// Stops what `up --detach` left running
-    Down(state::Folder),
+    Down(down::Arguments),
     /// Shows each process, its memory and whether it is ready
-    Status(state::Folder),
+    Status(status::Arguments),
     /// Shows the logs of one process, or of all
     Logs(logs::Arguments),
     /// Plays the session of the README against the running stack and checks each answer
@@ -116,8 +116,8 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Install => install::ensure(false).map(|()| ExitCode::SUCCESS),
         Command::Up(arguments) => up::run(arguments).await,
         Command::Supervise(arguments) => supervisor::detached(arguments).await,
-        Command::Down(folder) => down::run(&folder).await,
-        Command::Status(folder) => status::run(&folder).await,
+        Command::Down(arguments) => down::run(&arguments).await,
+        Command::Status(arguments) => status::run(&arguments).await,
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Demo(arguments) => {
             tokio::task::spawn_blocking(move || demo::run(&arguments)).await?

@@ -6,33 +6,115 @@ use std::process::ExitCode;
 use anyhow::Result;
 use comfy_table::{ContentArrangement, Table, presets};
 use ordersaga_devstack::{Cluster, Service, is_free, is_ready, resident_bytes};
+use serde::Serialize;
 
 use crate::state::{Folder, Phase, Running, State};
 
-pub(crate) async fn run(folder: &Folder) -> Result<ExitCode> {
-    show(&folder.for_look()).await
+/// Arguments of `status`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    folder: Folder,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `status --json` says of a stack, and `up --detach --json`.
+#[derive(Debug, Serialize)]
+struct Status {
+    folder: String,
+    /// None if nothing runs there.
+    phase: Option<Phase>,
+    /// Whether all of it is.
+    is_ready: bool,
+    processes: Vec<Process>,
+    addresses: Vec<Address>,
+}
+
+#[derive(Debug, Serialize)]
+struct Process {
+    name: String,
+    pid: Option<u32>,
+    memory_bytes: u64,
+    /// None of the supervisor.
+    port: Option<u16>,
+    /// `ready`, `not ready` or `ended`; of the supervisor, how far the stack is.
+    state: &'static str,
+    restarts: u32,
+}
+
+/// Where something is, without its password.
+#[derive(Debug, Serialize)]
+struct Address {
+    name: String,
+    address: String,
+}
+
+pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
+    show(&arguments.folder.for_look(), arguments.json).await
 }
 
 /// Shows the stack of a folder; success when all of it is ready.
-pub(crate) async fn show(folder: &Path) -> Result<ExitCode> {
-    let Some(state) = State::load(folder)? else {
-        say!("Nothing runs on {}.", folder.display());
-        return Ok(ExitCode::FAILURE);
-    };
-    let mut table = table(&["process", "pid", "memory", "port", "state", "restarts"]);
-    let mut all_ready = state.phase == Phase::Ready;
-    let own = resident_bytes(state.supervisor).saturating_sub(below(&state));
-    table.add_row(row("supervisor", Some(state.supervisor), own, ["", phase(state.phase), ""]));
-    for process in &state.processes {
-        let (word, ready) = condition(process).await;
-        all_ready &= ready;
-        let memory = process.pid.map_or(0, resident_bytes);
-        let (port, restarts) = (process.port.to_string(), process.restarts.to_string());
-        table.add_row(row(&process.name, process.pid, memory, [&port, word, &restarts]));
+pub(crate) async fn show(folder: &Path, as_json: bool) -> Result<ExitCode> {
+    let state = State::load(folder)?;
+    let status = Status::of(folder, state.as_ref()).await;
+    match &state {
+        _ if as_json => say!("{}", serde_json::to_string_pretty(&status)?),
+        None => say!("Nothing runs on {}.", folder.display()),
+        Some(state) => say!("{}\n{}", status.table(), addresses(state)),
     }
-    say!("{table}");
-    say!("{}", addresses(&state));
-    Ok(if all_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if status.is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Status {
+    async fn of(folder: &Path, state: Option<&State>) -> Self {
+        let folder = folder.display().to_string();
+        let Some(state) = state else {
+            let (processes, addresses) = (Vec::new(), Vec::new());
+            return Self { folder, phase: None, is_ready: false, processes, addresses };
+        };
+        let mut is_ready = state.phase == Phase::Ready;
+        let mut processes = vec![Process {
+            name: "supervisor".to_owned(),
+            pid: Some(state.supervisor),
+            memory_bytes: resident_bytes(state.supervisor).saturating_sub(below(state)),
+            port: None,
+            state: phase(state.phase),
+            restarts: 0,
+        }];
+        for process in &state.processes {
+            let (word, ready) = condition(process).await;
+            is_ready &= ready;
+            processes.push(Process {
+                name: process.name.clone(),
+                pid: process.pid,
+                memory_bytes: process.pid.map_or(0, resident_bytes),
+                port: Some(process.port),
+                state: word,
+                restarts: process.restarts,
+            });
+        }
+        let addresses = places(state).map(|(name, address)| Address { name, address }).collect();
+        Self { folder, phase: Some(state.phase), is_ready, processes, addresses }
+    }
+
+    fn table(&self) -> Table {
+        let mut table = table(&["process", "pid", "memory", "port", "state", "restarts"]);
+        for process in &self.processes {
+            let number = |number: Option<u32>| number.map_or_else(String::new, |n| n.to_string());
+            let restarts = process.port.map(|_| process.restarts);
+            table.add_row([
+                process.name.clone(),
+                number(process.pid),
+                format!("{} MiB", process.memory_bytes / (1024 * 1024)),
+                number(process.port.map(u32::from)),
+                process.state.to_owned(),
+                number(restarts),
+            ]);
+        }
+        table
+    }
 }
 
 /// Memory of what the supervisor started, which lies below it.
@@ -60,14 +142,8 @@ async fn condition(process: &Running) -> (&'static str, bool) {
     (word, ready)
 }
 
-fn row(name: &str, pid: Option<u32>, memory: u64, others: [&str; 3]) -> Vec<String> {
-    let pid = pid.map_or_else(String::new, |pid| pid.to_string());
-    let memory = format!("{} MiB", memory / (1024 * 1024));
-    let [port, state, restarts] = others;
-    [name, &pid, &memory, port, state, restarts].map(str::to_owned).into()
-}
-
-fn table(header: &[&str]) -> Table {
+/// A table as all are shown.
+pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -79,24 +155,33 @@ fn table(header: &[&str]) -> Table {
 /// Where everything is, without passwords.
 pub(crate) fn addresses(state: &State) -> String {
     let mut table = table(&["what", "where"]);
-    for service in state.processes.iter().filter(|process| process.is_service) {
-        let (port, is_monitoring) = (service.port, service.name == Service::Monitoring.name());
-        let first = if is_monitoring { "order desk; Swagger UI at /docs/" } else { "Swagger UI" };
-        table.add_row([
-            &service.name,
-            &format!("http://localhost:{port}/  ({first}; also /metrics, /ready)"),
-        ]);
+    for (name, address) in places(state) {
+        let hint = match Service::ALL.into_iter().find(|service| service.name() == name) {
+            Some(Service::Monitoring) => {
+                "  (order desk; Swagger UI at /docs/; also /metrics, /ready)"
+            }
+            Some(_) => "  (Swagger UI; also /metrics, /ready)",
+            None => "",
+        };
+        table.add_row([name, format!("{address}{hint}")]);
     }
-    let parts = &state.parts;
-    table.add_row(["broker (Kafka protocol)", &parts.broker_address()]);
-    table.add_row(["Redis", &parts.redis_url()]);
-    for cluster in Cluster::ALL {
-        let (port, database) = (parts.server(cluster).port, cluster.database());
-        table.add_row([
-            &format!("Postgres {cluster}"),
-            &format!("postgres://postgres@127.0.0.1:{port}/{database}"),
-        ]);
-    }
-    let folder = parts.folder.display();
+    let folder = state.parts.folder.display();
     format!("{table}\nPasswords are in {folder}/parts.json, logs in {folder}/logs.")
+}
+
+fn places(state: &State) -> impl Iterator<Item = (String, String)> {
+    let services = state.processes.iter().filter(|process| process.is_service);
+    let services = services
+        .map(|service| (service.name.clone(), format!("http://localhost:{}/", service.port)));
+    let parts = &state.parts;
+    let others = [
+        ("broker (Kafka protocol)".to_owned(), parts.broker_address()),
+        ("Redis".to_owned(), parts.redis_url()),
+    ];
+    let clusters = Cluster::ALL.map(|cluster| {
+        let (port, database) = (parts.server(cluster).port, cluster.database());
+        let address = format!("postgres://postgres@127.0.0.1:{port}/{database}");
+        (format!("Postgres {cluster}"), address)
+    });
+    services.chain(others).chain(clusters)
 }

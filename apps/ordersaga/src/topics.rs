@@ -31,18 +31,22 @@ enum Action {
     /// Creates the topics that are missing and sets the settings that differ
     Apply,
     /// Shows the topics as the broker has them; fails when one is missing
-    Describe,
+    Describe {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     cargo::build(&["--quiet", "--package", PROGRAM])?;
-    let action = match arguments.command {
-        Action::Apply => "apply",
-        Action::Describe => "describe",
+    let (action, as_json) = match arguments.command {
+        Action::Apply => ("apply", false),
+        Action::Describe { json } => ("describe", json),
     };
     let file = arguments.file.clone().unwrap_or_else(topics_file);
     let mut command = command(action, &arguments.brokers, &file)?;
-    command.args(["--prefix", &arguments.prefix]);
+    command.args(["--prefix", &arguments.prefix]).args(as_json.then_some("--json"));
     cargo::hand_over(&mut command)
 }
 

@@ -20,6 +20,9 @@ pub(crate) struct Arguments {
     /// Return when everything is ready and leave it running in the background
     #[arg(long)]
     detach: bool,
+    /// Say where everything is as JSON, as `status --json` does; progress goes to standard error
+    #[arg(long, requires = "detach")]
+    json: bool,
     /// Do not install what is missing: say how to, and fail
     #[arg(long)]
     no_install: bool,
@@ -28,14 +31,14 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let folder = arguments.folder.for_start();
     if !arguments.ephemeral && state::is_running(&folder) {
-        say!("A stack is running already on {}.", folder.display());
-        return status::show(&folder).await;
+        say_error!("A stack is running already on {}.", folder.display());
+        return status::show(&folder, arguments.json).await;
     }
     install::ensure(arguments.no_install)?;
     cargo::build_services()?;
     let folder = if arguments.ephemeral { TemporaryFolder::create("up")? } else { folder };
     if arguments.detach {
-        return detach::run(&folder, arguments.ephemeral).await;
+        return detach::run(&folder, arguments.ephemeral, arguments.json).await;
     }
     supervisor::run(Home::new(folder, arguments.ephemeral)?, Ports::Usual).await
 }
