@@ -15,7 +15,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use clap_complete::engine::ArgValueCandidates;
 
 /// Attacks the three services from addresses beside 127.0.0.1, one kind of attack after the other
 /// and then all at once, while honest clients on 127.0.0.1 place orders. Everything is started for
@@ -31,7 +32,7 @@ struct Arguments {
     #[arg(long, default_value = "10", value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
     /// Only attacks whose name contains this text; "all" is all of them at once
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(run::candidates))]
     only: Option<String>,
     /// Write the table as Markdown to this file; into one with markers for it, between them
     #[arg(long, value_name = "FILE")]
@@ -43,6 +44,8 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // A shell that completes the command line asks; that ends the process.
+    clap_complete::CompleteEnv::with_factory(Arguments::command).complete();
     match run(&Arguments::parse()).await {
         Ok(code) => code,
         Err(error) => {

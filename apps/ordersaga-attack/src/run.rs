@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use clap_complete::engine::CompletionCandidate;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use ordersaga_devstack::ServiceProcess;
@@ -52,6 +53,14 @@ pub(crate) fn list() {
     for Phase { name, what, .. } in phases("") {
         say!("{name:<12}{what}");
     }
+}
+
+/// The same for a shell that completes the command line.
+pub(crate) fn candidates() -> Vec<CompletionCandidate> {
+    let candidate = |Phase { name, what, .. }| {
+        CompletionCandidate::new(name).help(Some(what.to_owned().into()))
+    };
+    phases("").into_iter().map(candidate).collect()
 }
 
 /// Runs it, and prints and writes what was found. The exit code is 1 if something was wrong.

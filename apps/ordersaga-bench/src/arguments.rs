@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use clap_complete::engine::ArgValueCandidates;
+
+use crate::scenario;
 
 /// Measures the whole system: five Postgres nodes, Redis, the broker, the services and the load
 /// generator on this machine, on a stack of its own that is removed afterwards. In the same run it
@@ -19,7 +22,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) quick: bool,
     /// Only scenarios or limits whose name contains this text; may be given several times
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(scenario::candidates))]
     pub(crate) only: Vec<String>,
     /// Runs of each scenario [default: 5, or 1 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]

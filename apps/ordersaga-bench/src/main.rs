@@ -25,12 +25,14 @@ mod tables;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::arguments::Arguments;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // A shell that completes the command line asks; that ends the process.
+    clap_complete::CompleteEnv::with_factory(<Arguments as CommandFactory>::command).complete();
     match run(&Arguments::parse()).await {
         Ok(code) => code,
         Err(error) => {

@@ -1,5 +1,7 @@
 //! What is measured: the loads, and what the system is like under them.
 
+use clap_complete::engine::CompletionCandidate;
+
 use crate::limits::Limit;
 
 /// A load, and what the system is like under it.
@@ -188,11 +190,23 @@ pub(crate) fn most_items() -> u32 {
 
 /// Prints what can be chosen.
 pub(crate) fn list() {
-    let scenarios = ALL.map(|scenario| (scenario.name, scenario.title));
-    let limits = Limit::ALL.map(|limit| (limit.name(), limit.title()));
-    for (name, title) in scenarios.into_iter().chain(limits) {
+    for (name, title) in names() {
         say!("{name:16} {title}");
     }
+}
+
+/// The same for a shell that completes the command line.
+pub(crate) fn candidates() -> Vec<CompletionCandidate> {
+    let candidate = |(name, title): (_, &str)| {
+        CompletionCandidate::new(name).help(Some(title.to_owned().into()))
+    };
+    names().map(candidate).collect()
+}
+
+fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let scenarios = ALL.map(|scenario| (scenario.name, scenario.title));
+    let limits = Limit::ALL.map(|limit| (limit.name(), limit.title()));
+    scenarios.into_iter().chain(limits)
 }
 
 #[cfg(test)]

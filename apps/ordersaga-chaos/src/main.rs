@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use ordersaga_devstack::Cluster;
 
 /// The cluster whose disk can be full.
@@ -60,6 +60,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // A shell that completes the command line asks; that ends the process.
+    clap_complete::CompleteEnv::with_factory(Arguments::command).complete();
     match run() {
         Ok(code) => code,
         Err(error) => {

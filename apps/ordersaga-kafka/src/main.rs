@@ -14,7 +14,7 @@ mod topics;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use ordersaga_runtime::config::KafkaSecurity;
 
 #[derive(Parser)]
@@ -51,6 +51,8 @@ struct Broker {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // A shell that completes the command line asks; that ends the process.
+    clap_complete::CompleteEnv::with_factory(Arguments::command).complete();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

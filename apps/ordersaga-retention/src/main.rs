@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use ordersaga_contract::{PARTITIONS, cloud_event};
 use ordersaga_runtime::clock;
 use serde::Serialize;
@@ -27,6 +27,8 @@ const PROGRESS: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // A shell that completes the command line asks; that ends the process.
+    clap_complete::CompleteEnv::with_factory(Config::command).complete();
     match run(&Config::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

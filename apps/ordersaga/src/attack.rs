@@ -7,19 +7,20 @@ use anyhow::Result;
 
 use crate::{cargo, install};
 
-const PROGRAM: &str = "ordersaga-attack";
+/// The program that does it.
+pub(crate) const PROGRAM: &str = "ordersaga-attack";
 
 /// Arguments of `attack`: the program's own, which `attack --help` lists.
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Arguments {
-    /// See --help
+    /// What the program takes: `ordersaga help attack` lists it
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<OsString>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let only_told = ["--help", "-h", "--version", "--list"];
+    let only_told = ["--version", "--list"];
     if !arguments.rest.iter().any(|argument| only_told.iter().any(|told| argument == *told)) {
         install::ensure(false)?;
         cargo::build_services()?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use comfy_table::{ContentArrangement, presets};
 use ordersaga_capacity::{Costs, Overrides, Parameters, Plan, block};
 use ordersaga_figures::{Figures, Table, VERSION, document};
@@ -12,6 +13,20 @@ use ordersaga_figures::{Figures, Table, VERSION, document};
 const FIGURES: &str = include_str!("../../../docs/design/capacity.json");
 /// Folders below the checkout whose documents embed tables.
 const DOCUMENTS: [&str; 2] = ["docs", "docs/design"];
+
+/// The sections of a plan.
+const SECTIONS: [&str; 10] = [
+    "parameters",
+    "load",
+    "network",
+    "storage",
+    "cache",
+    "topics",
+    "shards",
+    "servers",
+    "money",
+    "limits",
+];
 
 /// Arguments of `capacity`.
 #[derive(Debug, clap::Args)]
@@ -22,7 +37,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     overrides: Overrides,
     /// Only these sections, as parameters,load,network,storage,cache,topics,shards,servers,money,limits
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', add = ArgValueCandidates::new(sections))]
     section: Vec<String>,
     /// How it is shown
     #[arg(long, default_value = "table", value_enum)]
@@ -84,6 +99,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn sections() -> Vec<CompletionCandidate> {
+    SECTIONS.map(CompletionCandidate::new).into()
 }
 
 fn costs(file: Option<&Path>) -> Result<Costs> {

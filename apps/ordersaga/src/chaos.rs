@@ -12,7 +12,8 @@ use ordersaga_devstack::Service;
 
 use crate::{cargo, install};
 
-const PROGRAM: &str = "ordersaga-chaos";
+/// The program that does it.
+pub(crate) const PROGRAM: &str = "ordersaga-chaos";
 
 /// Arguments of `chaos`.
 #[derive(Debug, clap::Args)]
@@ -21,14 +22,14 @@ pub(crate) struct Arguments {
     /// Builds the services with one of the bugs in apps/ordersaga-chaos/planted, which must be found
     #[arg(long, hide = true)]
     planted: Option<String>,
-    /// See --help
+    /// What the program takes: `ordersaga help chaos` lists it
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<OsString>,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     let mut rest = arguments.rest;
-    if !rest.iter().any(|argument| argument == "--help" || argument == "--schedule") {
+    if !rest.iter().any(|argument| argument == "--schedule") {
         install::ensure(false)?;
         cargo::build_services()?;
     }

@@ -9,7 +9,8 @@ use ordersaga_devstack::Service;
 use crate::cargo;
 use crate::state::{Folder, State};
 
-const PROGRAM: &str = "ordersaga-load";
+/// The program that does it.
+pub(crate) const PROGRAM: &str = "ordersaga-load";
 
 /// Arguments of `load`: the program's own, which `load --help` lists.
 #[derive(Debug, clap::Args)]
@@ -17,7 +18,7 @@ const PROGRAM: &str = "ordersaga-load";
 pub(crate) struct Arguments {
     #[command(flatten)]
     folder: Folder,
-    /// See --help
+    /// What the program takes: `ordersaga help load` lists it
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<OsString>,
 }

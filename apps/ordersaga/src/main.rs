@@ -10,6 +10,7 @@ mod capacity;
 mod cargo;
 mod chaos;
 mod collections;
+mod completion;
 mod demo;
 mod deny;
 mod detach;
@@ -17,10 +18,15 @@ mod dlq;
 #[cfg(test)]
 mod docs_test;
 mod down;
+mod exit_codes;
 mod fuzz;
+mod guide;
+mod handed_over;
+mod help;
 mod install;
 mod load;
 mod logs;
+mod man;
 mod model;
 mod openapi;
 mod progress;
@@ -32,7 +38,9 @@ mod state;
 mod status;
 mod supervisor;
 mod test;
+mod tool;
 mod topics;
+mod tree;
 mod up;
 
 use std::process::ExitCode;
@@ -40,8 +48,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+/// Runs the order saga on this machine, shows it, tests it, plans and repairs it.
 #[derive(Parser)]
-#[command(version, about, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -49,8 +58,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Installs what is missing to build and run everything
-    Install,
+    /// Installs what is missing to run; --tool: this tool on PATH
+    Install(tool::Arguments),
     /// Starts everything and shows where it is; installs what is missing
     Up(up::Arguments),
     /// Is the background process of `up --detach`
@@ -62,47 +71,49 @@ enum Command {
     Status(status::Arguments),
     /// Shows the logs of one process, or of all
     Logs(logs::Arguments),
-    /// Plays the session of the README against the running stack and checks each answer
+    /// Plays the README's session on the running stack, with checks
     Demo(demo::Arguments),
-    /// Runs all tests on real parts of their own; works beside a running stack
+    /// Runs all tests on parts of their own, also beside a running stack
     Test(test::Arguments),
-    /// Holds the services' answers to their API documents, by generated requests (schemathesis)
+    /// Holds the services to their API documents by generated requests
     Fuzz(fuzz::Arguments),
-    /// Holds dependencies to deny.toml: licences, sources, bans, advisories (cargo-deny)
+    /// Holds dependencies to deny.toml: licences, sources, advisories
     Deny,
-    /// Runs everything under load and faults, and checks that it kept its promises
+    /// Runs everything under load and faults, and checks what it promises
     Chaos(chaos::Arguments),
-    /// Attacks the services as hostile clients would, and checks that they go on serving others
+    /// Attacks the services as hostile clients do; they must serve on
     Attack(attack::Arguments),
-    /// Puts load on the running stack: orders a second, latencies, and whether all orders ended
+    /// Puts load on the running stack: orders a second, latencies, checks
     Load(load::Arguments),
-    /// Measures throughput, latency and cost on a stack of its own, and what the machine allows
+    /// Measures throughput, latency and cost, and what the machine allows
     Bench(bench::Arguments),
-    /// Says what a load needs: requests, network, tables, caches, topics, nodes and money
+    /// Says what a load needs: network, tables, topics, nodes and money
     Capacity(Box<capacity::Arguments>),
-    /// Simulates the pipeline past one machine: queues, a lost data centre, something hot
+    /// Simulates many machines: queues, a lost data centre, hot items
     Simulate(simulate::Arguments),
-    /// Checks the protocol in every order of events that a few orders and faults allow
+    /// Checks the protocol in every order of events that faults allow
     Model(model::Arguments),
     /// Makes an API key, and the entry for it in `API_KEYS_FILE`
     #[command(subcommand)]
     ApiKey(api_key::Command),
     /// Applies or shows the topics of redpanda/topics.toml
     Topics(topics::Arguments),
-    /// Lists, shows, replays or discards the records that a consumer could not read
+    /// Lists, shows, replays or discards records that were not readable
     Dlq(dlq::Arguments),
     /// Removes the facts of old, finished orders from the shards
     Retention(retention::Arguments),
-    /// Makes a package of clients in a language from the API documents, with a pinned generator
+    /// Makes a package of clients in a language from the API documents
     Sdk(sdk::Arguments),
-    /// Writes or compares the committed API documents and collections in openapi/
+    /// Writes or compares the API documents and collections in openapi/
     #[command(subcommand)]
     Openapi(openapi::Command),
+    /// Shows the help of a command, or what the tool exits with
+    Help(help::Arguments),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(Arguments::parse().command).await {
+fn main() -> ExitCode {
+    completion::answer();
+    match start() {
         Ok(code) => code,
         Err(error) => {
             say_error!("ordersaga: {error:#}");
@@ -111,9 +122,18 @@ async fn main() -> ExitCode {
     }
 }
 
+#[tokio::main]
+async fn start() -> Result<ExitCode> {
+    let words: Vec<_> = std::env::args_os().collect();
+    match handed_over::help(&words)? {
+        Some(code) => Ok(code),
+        None => run(tree::parse(&words).command).await,
+    }
+}
+
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Install => install::ensure(false).map(|()| ExitCode::SUCCESS),
+        Command::Install(arguments) => tool::run(&arguments),
         Command::Up(arguments) => up::run(arguments).await,
         Command::Supervise(arguments) => supervisor::detached(arguments).await,
         Command::Down(arguments) => down::run(&arguments).await,
@@ -138,5 +158,6 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Retention(arguments) => retention::run(&arguments),
         Command::Sdk(arguments) => sdk::run(arguments).await,
         Command::Openapi(command) => openapi::run(command),
+        Command::Help(arguments) => help::run(&arguments),
     }
 }

@@ -7,13 +7,14 @@ use anyhow::Result;
 
 use crate::cargo;
 
-const PROGRAM: &str = "ordersaga-model";
+/// The program that does it.
+pub(crate) const PROGRAM: &str = "ordersaga-model";
 
 /// Arguments of `model`.
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Arguments {
-    /// See --help
+    /// What the program takes: `ordersaga help model` lists it
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<OsString>,
 }

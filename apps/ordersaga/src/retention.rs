@@ -9,7 +9,7 @@ use crate::cargo;
 use crate::state::{Folder, State};
 
 /// The program that does it; this one has no client of Postgres.
-const PROGRAM: &str = "ordersaga-retention";
+pub(crate) const PROGRAM: &str = "ordersaga-retention";
 /// Where that program looks for the shards.
 const SHARDS: &str = "SHARDS_MIGRATION";
 

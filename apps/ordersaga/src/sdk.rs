@@ -15,15 +15,12 @@ use crate::progress::report;
 /// What the command ends with if the machine lacks a program.
 const LACKS_A_PROGRAM: u8 = 3;
 
-const EXAMPLES: &str = "Examples:
-  cargo ordersaga sdk python --out ~/shop/ordersaga      then do what its README.md says
-  cargo ordersaga sdk openapi-generator-go --out /tmp/go
-
-Exit status: 0, 1 after an error, 2 for wrong arguments, 3 if a program is missing or too old.";
+const EXIT_CODES: &str =
+    "Exits with 0, 1 after an error, 2 for wrong arguments, 3 if a program is missing or too old.";
 
 /// Arguments of `sdk`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
     /// For which language, or by which generator
     client: Client,

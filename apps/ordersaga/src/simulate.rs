@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use ordersaga_figures::{Figures, Table, document};
 use ordersaga_simulation::experiment::{self, Experiment, Outcome, Size};
 use ordersaga_simulation::fit::Costs;
@@ -19,7 +20,7 @@ const DOCUMENT: &str = "../../docs/design/simulation.md";
 pub(crate) struct Arguments {
     /// Only these, as steady,lost-data-centre,hot-item,hot-partition,too-small; validation is this
     /// machine beside its benchmark
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', add = ArgValueCandidates::new(scenarios))]
     scenario: Vec<String>,
     /// Orders a second
     #[arg(long, default_value = "100000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -94,6 +95,11 @@ impl Arguments {
             cores: self.cores as usize,
         }
     }
+}
+
+fn scenarios() -> Vec<CompletionCandidate> {
+    let names = Experiment::ALL.map(|experiment| experiment.name());
+    names.into_iter().chain([VALIDATION]).map(CompletionCandidate::new).collect()
 }
 
 fn costs() -> Result<(Figures, Costs)> {

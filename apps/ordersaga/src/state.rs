@@ -17,6 +17,11 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
+    /// As if `--data` named it.
+    pub(crate) fn at(chosen: Option<PathBuf>) -> Self {
+        Self { chosen }
+    }
+
     /// Where a stack is to run.
     pub(crate) fn for_start(&self) -> PathBuf {
         let chosen = self.chosen.clone();

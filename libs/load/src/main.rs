@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use ordersaga_load::{Plan, Report, Watch, plot, run};
 
 use crate::progress::Display;
@@ -22,11 +22,7 @@ use crate::progress::Display;
 #[command(
     name = "ordersaga load",
     version,
-    after_help = "Exits with 1 if a check fails, with 2 if there could be no run.\n\n\
-        As fast as 64 clients can:        ordersaga load\n\
-        256 that wait for each order:     ordersaga load --wait --connections 256\n\
-        100 orders a second for a minute: ordersaga load --rate 100 --seconds 60\n\
-        Everybody wants the same:         ordersaga load --hot 0.9 --cancel 0.3"
+    after_help = "Exits with 1 if a check fails, with 2 if there could be no run."
 )]
 struct Arguments {
     #[command(flatten)]
@@ -44,6 +40,8 @@ struct Arguments {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    // A shell that completes the command line asks; that ends the process.
+    clap_complete::CompleteEnv::with_factory(Arguments::command).complete();
     match start(Arguments::parse()).await {
         Ok(code) => code,
         Err(error) => {

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use ordersaga_model::cache::{self, Cache};
 use ordersaga_model::{
     Budget, Checked, Counterexample, Effort, Guard, INVARIANTS, MUTANTS, Mutant, Outcome, Progress,
@@ -74,6 +74,8 @@ enum Other {
 }
 
 fn main() -> ExitCode {
+    // A shell that completes the command line asks; that ends the process.
+    clap_complete::CompleteEnv::with_factory(Arguments::command).complete();
     match run(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

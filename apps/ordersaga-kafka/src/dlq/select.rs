@@ -1,6 +1,8 @@
 //! Choosing letters.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use ordersaga_contract::Topic;
 use ordersaga_runtime::clock;
 
 use super::book::{Refusal, View};
@@ -13,7 +15,7 @@ pub(crate) const NARROWING: [&str; 7] =
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Filter {
     /// Letters from this topic
-    #[arg(long)]
+    #[arg(long, add = ArgValueCandidates::new(topics))]
     topic: Option<String>,
     /// Refused by this service: service-store
     #[arg(long)]
@@ -60,6 +62,10 @@ impl Filter {
             && self.since.is_none_or(|since| refusal.time >= since)
             && self.until.is_none_or(|until| refusal.time <= until)
     }
+}
+
+fn topics() -> Vec<CompletionCandidate> {
+    Topic::EVENTS.map(Topic::name).map(CompletionCandidate::new).into()
 }
 
 fn when(text: &str) -> Result<DateTime<Utc>, String> {

@@ -43,5 +43,6 @@ mod secure;
 mod session;
 mod stalled;
 mod streams;
+mod tool;
 mod trace;
 mod up;

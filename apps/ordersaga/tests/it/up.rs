@@ -22,7 +22,7 @@ use crate::client::{ADD, CREATE, STATUS, order_for};
 const DATA: &str = "мои данные, \\ и 🦀";
 
 /// A stack that the tool runs in a process of its own.
-struct Up {
+pub(crate) struct Up {
     supervisor: Child,
     http: Client,
     history: History,
@@ -32,7 +32,7 @@ struct Up {
 }
 
 impl Up {
-    async fn start() -> Result<Self> {
+    pub(crate) async fn start() -> Result<Self> {
         let places = alone().await?;
         let folder = TemporaryFolder::new("up")?;
         let log = std::fs::File::create(folder.path().join("said"))?;
@@ -62,16 +62,16 @@ impl Up {
         }
     }
 
-    fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join(DATA)
     }
 
     /// What it has printed.
-    fn said(&self) -> Result<String> {
+    pub(crate) fn said(&self) -> Result<String> {
         Ok(std::fs::read_to_string(self.folder.path().join("said"))?)
     }
 
-    fn state(&self) -> Result<Value> {
+    pub(crate) fn state(&self) -> Result<Value> {
         Ok(serde_json::from_slice(&std::fs::read(self.data().join("stack.json"))?)?)
     }
 
@@ -83,7 +83,7 @@ impl Up {
         found.cloned().with_context(|| format!("{name} is not in {state}"))
     }
 
-    fn url(&self, service: Service) -> Result<String> {
+    pub(crate) fn url(&self, service: Service) -> Result<String> {
         Ok(format!("http://127.0.0.1:{}", self.process(service.name())?["port"]))
     }
 
@@ -131,7 +131,7 @@ impl Up {
     }
 
     /// Places an order as a careful client does, and sees it shipped.
-    async fn order(&mut self, key: &str) -> Result<()> {
+    pub(crate) async fn order(&mut self, key: &str) -> Result<()> {
         let (create, status) = (self.url(Service::CreateOrder)?, self.url(Service::Monitoring)?);
         let mut placed = None;
         until("an order is taken", async || {
@@ -171,8 +171,13 @@ impl Up {
         Ok(())
     }
 
-    async fn stop(&mut self) -> Result<()> {
+    pub(crate) async fn stop(&mut self) -> Result<()> {
         kill_process(Pid::from_child(&self.supervisor), Signal::TERM)?;
+        self.ends().await
+    }
+
+    /// It was asked to stop, and does.
+    pub(crate) async fn ends(&mut self) -> Result<()> {
         let mut ended = None;
         until("it stops", async || {
             ended = self.supervisor.try_wait()?;

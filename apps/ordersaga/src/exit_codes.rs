@@ -1,0 +1,45 @@
+//! What the tool exits with.
+
+use crate::status;
+
+/// The codes, each with what it says.
+const CODES: [(&str, &str); 5] = [
+    ("0", "Done; of a check: all is as it should be."),
+    (
+        "1",
+        "It failed. Or a check found something: status, unless all is ready; demo, test, \
+         fuzz, deny, model, chaos, attack, load, topics describe, openapi check.",
+    ),
+    (
+        "2",
+        "Wrong arguments (of dlq: 1). Of dlq: a letter was blocked. Of load, bench, chaos and \
+         attack: there could be no run.",
+    ),
+    ("3", "Of sdk: this machine lacks a program, or it is too old."),
+    (
+        "130",
+        "Ctrl-C broke it off. `up` that was ready stops and exits with 0, and load ends its run \
+         with a report; a second Ctrl-C breaks it off.",
+    ),
+];
+
+/// The table, for a terminal.
+pub(crate) fn text() -> String {
+    let mut table = status::table(&["code", "says"]);
+    table.add_rows(CODES.map(|(code, says)| [code, says]));
+    table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_has_the_same_table() -> anyhow::Result<()> {
+        let file = crate::cargo::root().join("docs/operations.md");
+        let document = std::fs::read_to_string(file)?;
+        let rows = CODES.map(|(code, says)| format!("| {code} | {says} |\n")).concat();
+        assert!(document.contains(&rows), "{rows}");
+        Ok(())
+    }
+}
