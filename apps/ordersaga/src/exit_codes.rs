@@ -2,6 +2,9 @@
 
 use crate::status;
 
+/// What a process ends with that SIGINT breaks off, as if it had no handler.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// The codes, each with what it says.
 const CODES: [(&str, &str); 5] = [
     ("0", "Done; of a check: all is as it should be."),
@@ -12,14 +15,14 @@ const CODES: [(&str, &str); 5] = [
     ),
     (
         "2",
-        "Wrong arguments (of dlq: 1). Of dlq: a letter was blocked. Of load, bench, chaos and \
-         attack: there could be no run.",
+        "Wrong arguments (of dlq: 1). Of dlq: a letter was blocked. Of load, bench, chaos, \
+         attack and model: there could be no run.",
     ),
     ("3", "Of sdk: this machine lacks a program, or it is too old."),
     (
         "130",
-        "Ctrl-C broke it off. `up` that was ready stops and exits with 0, and load ends its run \
-         with a report; a second Ctrl-C breaks it off.",
+        "Ctrl-C broke it off, as the shell sees it. `up` that was ready stops and exits with 0, and \
+         load ends its run with a report: a second Ctrl-C breaks that off.",
     ),
 ];
 

@@ -55,6 +55,8 @@ pub(crate) const GROUPS: &[Group] = &[
                 "status",
                 &[
                     ("ordersaga status", "processes, memory, addresses"),
+                    ("ordersaga status --watch", "the same each second"),
+                    ("ordersaga status --exit-when-ready", "once all is ready"),
                     ("ordersaga status --json", "for a script; exits with 1 unless all is ready"),
                 ],
             ),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
-use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use clap::builder::PossibleValuesParser;
 use ordersaga_figures::{Figures, Table, document};
 use ordersaga_simulation::experiment::{self, Experiment, Outcome, Size};
 use ordersaga_simulation::fit::Costs;
@@ -18,9 +18,8 @@ const DOCUMENT: &str = "../../docs/design/simulation.md";
 /// Arguments of `simulate`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Only these, as steady,lost-data-centre,hot-item,hot-partition,too-small; validation is this
-    /// machine beside its benchmark
-    #[arg(long, value_name = "NAME", value_delimiter = ',', add = ArgValueCandidates::new(scenarios))]
+    /// Only these; validation is this machine beside its benchmark
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = scenarios())]
     scenario: Vec<String>,
     /// Orders a second
     #[arg(long, default_value = "100000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -97,9 +96,9 @@ impl Arguments {
     }
 }
 
-fn scenarios() -> Vec<CompletionCandidate> {
-    let names = Experiment::ALL.map(|experiment| experiment.name());
-    names.into_iter().chain([VALIDATION]).map(CompletionCandidate::new).collect()
+fn scenarios() -> PossibleValuesParser {
+    let names = Experiment::ALL.into_iter().map(Experiment::name);
+    names.chain([VALIDATION]).into()
 }
 
 fn costs() -> Result<(Figures, Costs)> {

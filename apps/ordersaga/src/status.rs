@@ -1,11 +1,14 @@
 //! `status`, and the tables that show where things are.
 
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use comfy_table::{ContentArrangement, Table, presets};
 use ordersaga_devstack::{Cluster, Service, is_free, is_ready, resident_bytes};
+use ordersaga_terminal::plain;
 use serde::Serialize;
 
 use crate::state::{Folder, Phase, Running, State};
@@ -15,10 +18,21 @@ use crate::state::{Folder, Phase, Running, State};
 pub(crate) struct Arguments {
     #[command(flatten)]
     folder: Folder,
-    /// As JSON
+    /// As JSON; with --watch an object on a line of its own each time
     #[arg(long)]
     json: bool,
+    /// Go on showing it, once a second
+    #[arg(long)]
+    watch: bool,
+    /// Wait until all of it is ready, which ends --watch, too
+    #[arg(long)]
+    exit_when_ready: bool,
 }
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Makes a terminal show what follows in place of what it shows.
+const AGAIN: &str = "\x1b[H\x1b[J";
 
 /// What `status --json` says of a stack, and `up --detach --json`.
 #[derive(Debug, Serialize)]
@@ -52,19 +66,64 @@ struct Address {
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
-    show(&arguments.folder.for_look(), arguments.json).await
+    let Arguments { folder, json, watch, exit_when_ready } = arguments;
+    if !watch && !exit_when_ready {
+        return show(&folder.for_look(), *json).await;
+    }
+    loop {
+        // A stack may begin meanwhile, and elsewhere than the last one.
+        let seen = Seen::of(&folder.for_look()).await?;
+        let is_over = *exit_when_ready && seen.status.is_ready;
+        if *watch && write_again(&seen.text(*json, false)?).is_err() {
+            // Nobody reads it any more, as after `| head`.
+            return Ok(ExitCode::SUCCESS);
+        }
+        if is_over {
+            if !watch {
+                say!("{}", seen.text(*json, true)?);
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Shows the stack of a folder; success when all of it is ready.
 pub(crate) async fn show(folder: &Path, as_json: bool) -> Result<ExitCode> {
-    let state = State::load(folder)?;
-    let status = Status::of(folder, state.as_ref()).await;
-    match &state {
-        _ if as_json => say!("{}", serde_json::to_string_pretty(&status)?),
-        None => say!("Nothing runs on {}.", folder.display()),
-        Some(state) => say!("{}\n{}", status.table(), addresses(state)),
+    let seen = Seen::of(folder).await?;
+    say!("{}", seen.text(as_json, true)?);
+    Ok(if seen.status.is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Shows what replaces what was shown before, on a terminal.
+fn write_again(text: &str) -> std::io::Result<()> {
+    let mut output = std::io::stdout().lock();
+    let again = if output.is_terminal() { AGAIN } else { "" };
+    writeln!(output, "{again}{}", plain(text))?;
+    output.flush()
+}
+
+/// A stack at some moment.
+struct Seen {
+    state: Option<State>,
+    status: Status,
+}
+
+impl Seen {
+    async fn of(folder: &Path) -> Result<Self> {
+        let state = State::load(folder)?;
+        let status = Status::of(folder, state.as_ref()).await;
+        Ok(Self { state, status })
     }
-    Ok(if status.is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+
+    fn text(&self, as_json: bool, pretty: bool) -> Result<String> {
+        Ok(match &self.state {
+            _ if as_json && pretty => serde_json::to_string_pretty(&self.status)?,
+            _ if as_json => serde_json::to_string(&self.status)?,
+            None => format!("Nothing runs on {}.", self.status.folder),
+            Some(state) => format!("{}\n{}", self.status.table(), addresses(state)),
+        })
+    }
 }
 
 impl Status {

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
+use crate::exit_codes::INTERRUPTED;
 use crate::progress::{report, seconds};
 use crate::restarts::{Next, Restarts};
 use crate::state::{Lock, Phase, Running, State};
@@ -91,7 +92,11 @@ pub(crate) async fn run(home: Home, use_ports: Ports) -> Result<ExitCode> {
     let mut stop = Stop::new()?;
     let whole = tokio::select! {
         started = Whole::start(home.path(), use_ports, &report) => started?,
-        name = stop.asked() => bail!("{name} came before everything was ready"),
+        name = stop.asked() => {
+            say_error!("ordersaga: {name} came before everything was ready");
+            let code = if name == INTERRUPT { INTERRUPTED } else { 1 };
+            return Ok(ExitCode::from(code));
+        }
     };
     report.note(&format!("Everything is ready after {}.", seconds(begin.elapsed())));
     report.note(&status::addresses(&whole.state(Phase::Ready)));
@@ -111,6 +116,9 @@ pub(crate) async fn run(home: Home, use_ports: Ports) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The signal of Ctrl-C.
+const INTERRUPT: &str = "SIGINT";
+
 /// The signals that ask it to stop.
 struct Stop {
     interrupt: Signal,
@@ -129,7 +137,7 @@ impl Stop {
 
     async fn asked(&mut self) -> &'static str {
         tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.interrupt.recv() => INTERRUPT,
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.hangup.recv() => "SIGHUP",
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use ordersaga_devstack::{PARTS_VARIABLE, Stack};
 
+use crate::exit_codes::INTERRUPTED;
 use crate::progress::{report, seconds};
 use crate::{cargo, install};
 
@@ -54,14 +55,18 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let mut tests = command.spawn().context("cannot start cargo test")?;
     // Ctrl-C reaches cargo too; this process stays until cargo has ended, then stops the parts.
+    let mut interrupted = false;
     let status = loop {
         tokio::select! {
             status = tests.wait() => break status?,
-            _ = tokio::signal::ctrl_c() => {}
+            _ = tokio::signal::ctrl_c() => interrupted = true,
         }
     };
     stack.stop(&report).await?;
     say!("Tests: {status} after {}.", seconds(begin.elapsed()));
+    if interrupted {
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }

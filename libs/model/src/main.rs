@@ -17,7 +17,7 @@ use ordersaga_model::{
 /// Walks through everything that can happen to a few orders and faults, and says whether the
 /// invariants hold throughout.
 ///
-/// Exits with 1 if one does not, and shows the shortest way there.
+/// Exits with 1 if one does not, and shows the shortest way there; with 2 if there could be no check.
 #[derive(Parser)]
 #[command(
     version,
@@ -82,7 +82,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // There is no other place left to say it.
             let _ = writeln!(std::io::stderr(), "ordersaga-model: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(2)
         }
     }
 }

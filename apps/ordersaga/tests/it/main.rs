@@ -20,6 +20,7 @@ mod dlq;
 mod documents;
 mod events;
 mod evidence;
+mod exit_codes;
 mod http;
 mod invariants;
 mod ipv6;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::bed::block_on;
 use crate::up::Up;
 
-const TOOL: &str = env!("CARGO_BIN_EXE_ordersaga");
+pub(crate) const TOOL: &str = env!("CARGO_BIN_EXE_ordersaga");
 /// Where the fields of what it says to scripts are documented.
 const FIELDS: &str = include_str!("../../../../docs/operations.md");
 /// Fields whose content is not the tool's own.
@@ -28,14 +28,39 @@ const HANDED_OVER: [(&str, &str, &[&str]); 7] = [
     ("retention", "ordersaga-retention", &[]),
 ];
 
+/// Examples that take no time and change nothing, but for a demo's order.
+const CHEAP: [&str; 21] = [
+    "status",
+    "status --exit-when-ready",
+    "status --json",
+    "logs",
+    "logs broker --lines 200",
+    "logs --json",
+    "demo",
+    "demo --json",
+    "topics describe",
+    "topics describe --json",
+    "dlq list",
+    "dlq replay --since 2h --dry-run",
+    "retention --dry-run",
+    "retention --older-than 120d",
+    "retention --dry-run --json",
+    "capacity --scenario sale --section limits",
+    "capacity --constants",
+    "attack --list",
+    "bench --list",
+    "openapi check",
+    "help load",
+];
+
 /// The tool, which builds nothing: whoever runs these tests has built everything.
-fn tool<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+pub(crate) fn tool<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut tool = Command::new(TOOL);
     tool.args(arguments).env("CARGO", "true");
     tool
 }
 
-fn said(command: &mut Command) -> Result<String> {
+pub(crate) fn said(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(succeeds(command)?.stdout)?)
 }
 
@@ -244,6 +269,7 @@ fn on_a_running_stack_it_says_what_is_documented() -> Result<()> {
     block_on(async {
         let mut up = Up::start().await?;
         let data = up.data();
+        let path = data.to_str().context("a folder without a name")?.to_owned();
         let broker = format!("127.0.0.1:{}", up.state()?["parts"]["broker"]);
         let says = |command: &str, arguments: &[&str]| as_documented(command, arguments, &data);
 
@@ -265,11 +291,18 @@ fn on_a_running_stack_it_says_what_is_documented() -> Result<()> {
             |name| logs.as_array().into_iter().flatten().any(|line| line["process"] == name);
         ensure!(is_of("service-store") && is_of("redis"), "{logs}");
 
-        // What a person types.
-        for line in ["status", "logs", "dlq list", "retention --dry-run", "logs redis --lines 2"] {
-            let mut words = line.split(' ');
-            let mut typed = tool(words.next());
-            ensure!(!said(typed.arg("--data").arg(&data).args(words))?.is_empty(), "{line}");
+        for line in CHEAP {
+            let taught = examples(line.split(' ').next().unwrap_or_default())?;
+            let mut words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+            ensure!(taught.contains(&words), "no help teaches `{line}`");
+            let options = match words[0].as_str() {
+                "status" | "logs" | "dlq" | "retention" => vec!["--data".into(), path.clone()],
+                "topics" => vec!["--brokers".into(), broker.clone()],
+                "demo" => services.map(str::to_owned).into(),
+                _ => Vec::new(),
+            };
+            words.splice(1..1, options);
+            ensure!(!said(&mut tool(&words))?.is_empty(), "{line}");
         }
 
         let down = says("down", &[])?;
