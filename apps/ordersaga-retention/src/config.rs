@@ -13,6 +13,7 @@ const DAY: u64 = 86_400;
 const ANY: SecretParser = SecretParser { prefixes: &[] };
 
 /// Removes the facts of old, finished orders from the shards; their status is 404 from then on.
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 #[derive(Parser, Debug)]
 #[command(name = "ordersaga-retention", version, about)]
 pub(crate) struct Config {

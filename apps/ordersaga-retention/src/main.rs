@@ -56,7 +56,7 @@ async fn run(config: &Config) -> Result<()> {
         .checked_sub_signed(TimeDelta::from_std(config.older_than)?)
         .context("--older-than reaches beyond the calendar")?;
     let mut outcome = Outcome {
-        before: cloud_event::time(before).to_string(),
+        before: cloud_event::time(before),
         is_dry_run: config.dry_run,
         shards: BTreeMap::new(),
         total: Found::default(),

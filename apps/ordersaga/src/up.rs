@@ -10,6 +10,7 @@ use crate::supervisor::{self, Home, Ports};
 use crate::{cargo, detach, install, status};
 
 /// Arguments of `up`.
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
