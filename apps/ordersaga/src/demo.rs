@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
-use ureq::Agent;
+
+use crate::http::{Answer, Http, wait};
 
 /// How long the saga may take for one step.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -111,7 +112,7 @@ fn expect(answer: &Value, name: &str, wanted: &Value) -> Result<()> {
 }
 
 struct Client {
-    agent: Agent,
+    http: Http,
     /// Whether each request is shown as it is made.
     is_shown: bool,
     title: String,
@@ -120,12 +121,7 @@ struct Client {
 
 impl Client {
     fn new(is_shown: bool) -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .proxy(None)
-            .timeout_global(Some(WITHIN))
-            .build();
-        Self { agent: config.into(), is_shown, title: String::new(), steps: Vec::new() }
+        Self { http: Http::new(None), is_shown, title: String::new(), steps: Vec::new() }
     }
 
     fn say(&self, text: &str) {
@@ -150,7 +146,7 @@ impl Client {
         self.say(&curl(method, url, body));
         let answer = self.send(method, url, body)?;
         self.record(method, url, body, &answer);
-        answer.accept(status)
+        accept(answer, status)
     }
 
     /// Asks again until a field is as wanted, and shows the last answer.
@@ -161,12 +157,11 @@ impl Client {
             let answer = self.send("GET", url, None)?;
             let as_wanted = answer.body[name] == *wanted;
             if !as_wanted && answer.status == 200 && Instant::now() < deadline {
-                #[expect(clippy::disallowed_methods, reason = "the condition is the loop's")]
-                std::thread::sleep(LOOK);
+                wait(LOOK);
                 continue;
             }
             self.record("GET", url, None, &answer);
-            let body = answer.accept(200)?;
+            let body = accept(answer, 200)?;
             expect(&body, name, wanted)?;
             return Ok(body);
         }
@@ -185,42 +180,15 @@ impl Client {
     }
 
     fn send(&self, method: &str, url: &str, body: Option<&Value>) -> Result<Answer> {
-        let response = match (method, body) {
-            ("GET", _) => self.agent.get(url).call(),
-            (_, None) => self.agent.post(url).send_empty(),
-            (_, Some(body)) => self
-                .agent
-                .post(url)
-                .header("content-type", "application/json")
-                .send(body.to_string()),
-        };
-        let mut response = response.with_context(|| {
-            format!("no answer from {url}; is the stack up (cargo ordersaga up)?")
-        })?;
-        let text = response.body_mut().read_to_string()?;
-        Ok(Answer {
-            status: response.status().as_u16(),
-            body: serde_json::from_str(&text).unwrap_or_default(),
-            text,
-        })
+        if method == "GET" { self.http.get(url) } else { self.http.post(url, body, &[]) }
     }
 }
 
-struct Answer {
-    status: u16,
-    /// As it came; for people.
-    text: String,
-    /// The same as JSON, null when it is not.
-    body: Value,
-}
-
-impl Answer {
-    fn accept(self, status: u16) -> Result<Value> {
-        if self.status != status {
-            bail!("the answer is {}, not {status}", self.status);
-        }
-        Ok(self.body)
+fn accept(answer: Answer, status: u16) -> Result<Value> {
+    if answer.status != status {
+        bail!("the answer is {}, not {status}", answer.status);
     }
+    Ok(answer.body)
 }
 
 /// The request as a person would type it.

@@ -23,6 +23,8 @@ mod fuzz;
 mod guide;
 mod handed_over;
 mod help;
+#[allow(dead_code)]
+mod http;
 mod install;
 mod load;
 mod logs;
@@ -37,6 +39,9 @@ mod simulate;
 mod state;
 mod status;
 mod supervisor;
+// The commands that follow orders use all of it.
+#[allow(dead_code)]
+mod target;
 mod test;
 mod tool;
 mod topics;
