@@ -36,20 +36,27 @@ pub(crate) struct Answer {
     pub(crate) text: String,
     /// The same as JSON, null when it is not.
     pub(crate) body: Value,
+    /// What the service's clock said, in the form of HTTP.
+    pub(crate) date: Option<String>,
     retry_after: Option<Duration>,
 }
 
 impl Http {
     /// With a token for services that ask for one.
     pub(crate) fn new(token: Option<&str>) -> Self {
+        Self::within(token, LIMIT)
+    }
+
+    /// The same, for requests that may take so long.
+    pub(crate) fn within(token: Option<&str>, limit: Duration) -> Self {
         let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .proxy(None)
             .tls_config(tls)
-            .timeout_connect(Some(CONNECT))
-            .timeout_global(Some(LIMIT))
+            .timeout_connect(Some(CONNECT.min(limit)))
+            .timeout_global(Some(limit))
             .build();
         Self { agent: config.into(), bearer: token.map(|token| format!("Bearer {token}")) }
     }
@@ -140,13 +147,17 @@ fn answer(url: &str, response: Result<Response<ureq::Body>, ureq::Error>) -> Res
         status: response.status().as_u16(),
         body: serde_json::from_str(&text).unwrap_or_default(),
         text,
+        date: header(response.headers(), "date").map(str::to_owned),
         retry_after: retry_after(response.headers()),
     })
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    Some(Duration::from_secs(header(headers, "retry-after")?.trim().parse().ok()?))
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
 }
 
 /// Why there is no answer, and what to do.
@@ -201,7 +212,7 @@ mod tests {
 
     fn answer_of(status: u16, body: Value) -> Answer {
         let url = "http://x:8001/api/v1/status?order_id=1".to_owned();
-        Answer { url, status, text: body.to_string(), body, retry_after: None }
+        Answer { url, status, text: body.to_string(), body, date: None, retry_after: None }
     }
 
     #[test]

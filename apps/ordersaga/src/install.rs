@@ -126,6 +126,27 @@ fn commands(packages: &[&str], root: bool) -> [Vec<String>; 2] {
     [line(&["update"]), line(&install)]
 }
 
+/// What is missing to build and run everything, by name.
+pub(crate) fn missing() -> Vec<String> {
+    Machine::look().missing().iter().map(ToString::to_string).collect()
+}
+
+/// What is there of it, with versions.
+pub(crate) fn found() -> String {
+    let Machine { postgres, redis, java, compilers, make, openssl } = Machine::look();
+    let version = |name: &str, version: Option<u32>| version.map(|at| format!("{name} {at}"));
+    let plain = |name: &str, is_there: bool| is_there.then(|| name.to_owned());
+    let found = [
+        version("PostgreSQL", postgres),
+        plain("Redis", redis),
+        version("Java", java),
+        plain("compilers", compilers),
+        plain("make", make),
+        plain("OpenSSL", openssl),
+    ];
+    found.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 /// Installs what is missing, having said how. With `only_say` it says so and fails instead.
 pub(crate) fn ensure(only_say: bool) -> Result<()> {
     let missing = Machine::look().missing();

@@ -17,6 +17,7 @@ mod detach;
 mod dlq;
 #[cfg(test)]
 mod docs_test;
+mod doctor;
 mod down;
 mod exit_codes;
 mod fuzz;
@@ -29,6 +30,7 @@ mod install;
 mod load;
 mod logs;
 mod man;
+mod metrics;
 mod model;
 mod openapi;
 mod progress;
@@ -76,6 +78,8 @@ enum Command {
     Status(status::Arguments),
     /// Shows the logs of one process, or of all
     Logs(logs::Arguments),
+    /// Looks for what is wrong with the machine and the system, and says what mends it
+    Doctor(doctor::Arguments),
     /// Plays the README's session on the running stack, with checks
     Demo(demo::Arguments),
     /// Runs all tests on parts of their own, also beside a running stack
@@ -144,6 +148,9 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Down(arguments) => down::run(&arguments).await,
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Logs(arguments) => logs::run(&arguments),
+        Command::Doctor(arguments) => {
+            tokio::task::spawn_blocking(move || doctor::run(&arguments)).await?
+        }
         Command::Demo(arguments) => {
             tokio::task::spawn_blocking(move || demo::run(&arguments)).await?
         }

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ordersaga_devstack::Service;
@@ -11,6 +12,8 @@ use crate::http::{Answer, Http};
 
 /// Holds the token: a secret is no argument, where everybody on the machine could read it.
 const TOKEN: &str = "ORDERSAGA_TOKEN";
+/// Where `ordersaga up` has service-monitoring-order.
+const USUAL: &str = "http://localhost:8001";
 /// Where the order desk has which services there are.
 const SERVICES: &str = "/desk/services.json";
 
@@ -20,7 +23,7 @@ const SERVICES: &str = "/desk/services.json";
 pub(crate) struct Target {
     /// The address of service-monitoring-order, which knows the other services. A token for it is
     /// read from `ORDERSAGA_TOKEN`
-    #[arg(long, env = "ORDERSAGA_URL", default_value = "http://localhost:8001")]
+    #[arg(long, env = "ORDERSAGA_URL", default_value = USUAL)]
     #[arg(value_name = "URL", value_parser = origin)]
     url: String,
 }
@@ -43,13 +46,26 @@ struct Others {
 impl Target {
     /// The system, not asked yet.
     pub(crate) fn system(&self) -> System {
-        let token = env::var(TOKEN).ok().filter(|token| !token.is_empty());
-        System {
-            http: Http::new(token.as_deref()),
-            monitoring: self.url.clone(),
-            others: OnceLock::new(),
-        }
+        self.by(Http::new(token().as_deref()))
     }
+
+    /// The same, whose requests may take so long.
+    pub(crate) fn system_within(&self, limit: Duration) -> System {
+        self.by(Http::within(token().as_deref(), limit))
+    }
+
+    fn by(&self, http: Http) -> System {
+        System { http, monitoring: self.url.clone(), others: OnceLock::new() }
+    }
+
+    /// Whether it is the system at the usual ports of this machine, as if none were named.
+    pub(crate) fn is_usual(&self) -> bool {
+        self.url == USUAL
+    }
+}
+
+fn token() -> Option<String> {
+    env::var(TOKEN).ok().filter(|token| !token.is_empty())
 }
 
 impl System {
@@ -65,6 +81,13 @@ impl System {
             self.others.get_or_init(|| found)
         };
         Ok(if service == Service::Store { &others.store } else { &others.create })
+    }
+
+    /// The same; where nobody tells the addresses of the others, the usual ones.
+    pub(crate) fn address_or_usual(&self, service: Service) -> Result<String> {
+        self.address(service)
+            .map(str::to_owned)
+            .or_else(|_| at_port(&self.monitoring, service.port()))
     }
 
     /// Sends the requests.

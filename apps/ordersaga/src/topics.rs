@@ -58,6 +58,13 @@ fn command(action: &str, brokers: &str, file: &Path) -> Result<Command> {
     Ok(command)
 }
 
+/// What shows the topics, if the program that does is built already.
+pub(crate) fn describe_if_built(brokers: &str) -> Option<Result<Command>> {
+    let command = command("describe", brokers, &topics_file());
+    let is_missing = |command: &Command| !Path::new(command.get_program()).is_file();
+    (!command.as_ref().is_ok_and(is_missing)).then_some(command)
+}
+
 fn topics_file() -> PathBuf {
     cargo::root().join("redpanda/topics.toml")
 }
