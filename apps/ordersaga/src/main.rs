@@ -46,6 +46,7 @@ mod supervisor;
 mod target;
 mod test;
 mod tool;
+mod top;
 mod topics;
 mod tree;
 mod up;
@@ -80,6 +81,8 @@ enum Command {
     Logs(logs::Arguments),
     /// Looks for what is wrong with the machine and the system, and says what mends it
     Doctor(doctor::Arguments),
+    /// Shows the system live: rates, latencies, lag, outbox, what is stuck, the newest orders
+    Top(top::Arguments),
     /// Plays the README's session on the running stack, with checks
     Demo(demo::Arguments),
     /// Runs all tests on parts of their own, also beside a running stack
@@ -151,6 +154,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Doctor(arguments) => {
             tokio::task::spawn_blocking(move || doctor::run(&arguments)).await?
         }
+        Command::Top(arguments) => top::run(arguments).await,
         Command::Demo(arguments) => {
             tokio::task::spawn_blocking(move || demo::run(&arguments)).await?
         }

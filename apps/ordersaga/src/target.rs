@@ -58,6 +58,11 @@ impl Target {
         System { http, monitoring: self.url.clone(), others: OnceLock::new() }
     }
 
+    /// The address of service-monitoring-order.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Whether it is the system at the usual ports of this machine, as if none were named.
     pub(crate) fn is_usual(&self) -> bool {
         self.url == USUAL

@@ -296,7 +296,9 @@ outbox_oldest_seconds {oldest}
                  consumer_next_offset{{topic=\"incoming\",partition=\"0\"}} {next}\n"
             ))
         };
-        let judged = |before, after| judge_lag(STORE, before, after, Duration::from_secs(2));
+        let judged = |before: &Metrics, after: &Metrics| {
+            judge_lag(STORE, before, after, Duration::from_secs(2))
+        };
         assert_eq!(judged(&at(90, 0), &at(100, 200)), []);
         let far = judged(&at(6_000, 0), &at(6_000, 2_000));
         assert_eq!(levels(&far), [(Level::Warning, Some("ConsumerLagGrowing"))]);

@@ -17,17 +17,21 @@ const DOCUMENTS: [(Service, &str); 3] = [
 
 /// Each answers.
 pub(super) fn health(seen: &Surroundings) -> Vec<Finding> {
-    let is_local = seen.running().is_some();
-    let of_one = |one: &Seen| judge_health(one.service, &one.url, &one.health, is_local);
+    let of_one = |one: &Seen| {
+        let mend = if seen.is_elsewhere {
+            format!("start {} there, or see its log", one.service)
+        } else if seen.running().is_some() {
+            format!("ordersaga logs {}", one.service)
+        } else {
+            "ordersaga up, or name another system by --url".to_owned()
+        };
+        judge_health(one.service, &one.url, &one.health, &mend)
+    };
     let found = seen.services.iter().filter_map(of_one).collect();
     or_ok(found, "all three answer")
 }
 
-fn judge_health(service: Service, url: &str, health: &Asked, is_local: bool) -> Option<Finding> {
-    let mend = match is_local {
-        true => format!("ordersaga logs {service}"),
-        false => "ordersaga up, or name another system by --url".to_owned(),
-    };
+fn judge_health(service: Service, url: &str, health: &Asked, mend: &str) -> Option<Finding> {
     let what = match health {
         Ok(answer) if answer.status == 200 => return None,
         Ok(answer) if matches!(answer.status, 401 | 403) => {
@@ -150,9 +154,9 @@ mod tests {
     #[test]
     fn a_service_that_does_not_answer_is_a_problem() {
         let silent = Err("no answer at http://x".to_owned());
-        let found = judge_health(Service::Store, "http://x", &silent, true).unwrap();
+        let found = judge_health(Service::Store, "http://x", &silent, "ordersaga up").unwrap();
         assert_eq!(found.level, Level::Problem);
-        assert_eq!(found.mend.as_deref(), Some("ordersaga logs service-store"));
+        assert_eq!(found.mend.as_deref(), Some("ordersaga up"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The local stack of `ordersaga up`.
 
+use std::borrow::Cow;
+
 use procfs::process::Process;
 
 use super::finding::{Finding, or_ok};
@@ -8,13 +10,20 @@ use crate::state::{Phase, Running, State};
 
 /// Whether one runs, how far it is, and whether one left its state behind.
 pub(super) fn state(seen: &Surroundings) -> Vec<Finding> {
-    let folder = seen.folder.display().to_string();
+    let folder = quoted(seen);
     let is_left = seen.folder.join("stack.json").exists();
     vec![match &seen.state {
         Err(error) => Finding::problem(format!("the state cannot be read: {error}"))
             .mend(format!("ordersaga down --data {folder}; ordersaga up --data {folder}")),
         Ok(state) => judge(state.as_ref().map(|state| state.phase), is_left, &folder),
     }]
+}
+
+/// The folder as a shell takes it.
+fn quoted(seen: &Surroundings) -> String {
+    let folder = seen.folder.to_string_lossy();
+    // A path has no zero byte, which alone cannot be quoted.
+    shlex::try_quote(&folder).map_or_else(|_| folder.to_string(), Cow::into_owned)
 }
 
 fn judge(phase: Option<Phase>, is_left: bool, folder: &str) -> Finding {
@@ -37,7 +46,7 @@ pub(super) fn processes(seen: &Surroundings) -> Vec<Finding> {
     let Some(state) = seen.running() else {
         return vec![Finding::ok("no stack runs here")];
     };
-    let folder = seen.folder.display().to_string();
+    let folder = quoted(seen);
     let found = state
         .processes
         .iter()

@@ -17,6 +17,7 @@ mod degraded;
 mod delivery;
 mod desk;
 mod dlq;
+mod doctor;
 mod documents;
 mod events;
 mod evidence;

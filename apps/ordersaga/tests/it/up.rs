@@ -76,7 +76,7 @@ impl Up {
     }
 
     /// What stands about a process in `stack.json`, from which `status` shows it.
-    fn process(&self, name: &str) -> Result<Value> {
+    pub(crate) fn process(&self, name: &str) -> Result<Value> {
         let state = self.state()?;
         let mut all = state["processes"].as_array().into_iter().flatten();
         let found = all.find(|process| process["name"] == name);
