@@ -24,7 +24,6 @@ mod fuzz;
 mod guide;
 mod handed_over;
 mod help;
-#[allow(dead_code)]
 mod http;
 mod install;
 mod load;
@@ -33,6 +32,7 @@ mod man;
 mod metrics;
 mod model;
 mod openapi;
+mod order;
 mod progress;
 mod restarts;
 mod retention;
@@ -40,9 +40,8 @@ mod sdk;
 mod simulate;
 mod state;
 mod status;
+mod stream;
 mod supervisor;
-// The commands that follow orders use all of it.
-#[allow(dead_code)]
 mod target;
 mod test;
 mod tool;
@@ -83,6 +82,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Shows the system live: rates, latencies, lag, outbox, what is stuck, the newest orders
     Top(top::Arguments),
+    /// Shows an order as each service, the topics and the cache have it, and what disagrees
+    Order(order::Arguments),
     /// Plays the README's session on the running stack, with checks
     Demo(demo::Arguments),
     /// Runs all tests on parts of their own, also beside a running stack
@@ -151,13 +152,10 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Down(arguments) => down::run(&arguments).await,
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Logs(arguments) => logs::run(&arguments),
-        Command::Doctor(arguments) => {
-            tokio::task::spawn_blocking(move || doctor::run(&arguments)).await?
-        }
+        Command::Doctor(arguments) => blocking(move || doctor::run(&arguments)).await,
         Command::Top(arguments) => top::run(arguments).await,
-        Command::Demo(arguments) => {
-            tokio::task::spawn_blocking(move || demo::run(&arguments)).await?
-        }
+        Command::Order(arguments) => blocking(move || order::run(&arguments)).await,
+        Command::Demo(arguments) => blocking(move || demo::run(&arguments)).await,
         Command::Test(arguments) => test::run(&arguments).await,
         Command::Fuzz(arguments) => fuzz::run(arguments).await,
         Command::Deny => deny::run(),
@@ -176,4 +174,9 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Openapi(command) => openapi::run(command),
         Command::Help(arguments) => help::run(&arguments),
     }
+}
+
+/// Runs a command that waits for answers.
+async fn blocking(command: impl FnOnce() -> Result<ExitCode> + Send + 'static) -> Result<ExitCode> {
+    tokio::task::spawn_blocking(command).await?
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ordersaga_contract::{Event, Fact, OrderId};
-use ordersaga_saga::status::{Heard, fold};
+use ordersaga_saga::status::{Heard, Wait, fold};
 use parking_lot::Mutex;
 
 use crate::db::History;
@@ -20,17 +20,6 @@ const MOST: usize = 1_000_000;
 /// How long after its end an order's stock may be held, and how long after its first fact the
 /// placing may be unheard of, before it is overdue.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
-
-/// What an order waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wait {
-    /// The store has not answered.
-    Answer,
-    /// It is over, and the store has not given the stock back.
-    Release,
-    /// Something was heard of it, but not that it was placed.
-    Placing,
-}
 
 /// How an order stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,19 +49,8 @@ pub(crate) fn judge(
     patience: Duration,
 ) -> Verdict {
     let Some(status) = fold(heard.iter().copied()) else { return Verdict::Settled };
-    let time_of = |is_it: fn(Fact) -> bool| {
-        status.facts.iter().find(|heard| is_it(heard.fact)).map(|heard| heard.time)
-    };
-    let ended = time_of(|fact| fact.initiator().is_some());
-    let reserved = time_of(|fact| fact == Fact::Reserved);
-    let released = time_of(|fact| fact == Fact::Released);
-    let first = status.facts.first().map_or(status.updated, |heard| heard.time);
-    let (wait, since, limit) = match (status.placed, reserved, ended, released) {
-        (_, Some(_), Some(ended), None) => (Wait::Release, ended, SOON),
-        (Some(placed), None, None, None) => (Wait::Answer, placed, patience),
-        (None, ..) => (Wait::Placing, first, SOON),
-        _ => return Verdict::Settled,
-    };
+    let Some((wait, since)) = status.waits_for() else { return Verdict::Settled };
+    let limit = if wait == Wait::Answer { patience } else { SOON };
     let is_over = |time: DateTime<Utc>| (time - since).to_std().is_ok_and(|age| age >= limit);
     if is_over(now) {
         Verdict::Overdue { wait, since, is_late: !until.is_some_and(is_over) }

@@ -8,12 +8,13 @@ use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use ordersaga_contract::{ClientId, partition_of};
 use ordersaga_runtime::clock;
+use ordersaga_saga::status::Wait;
 use sagabus::backoff::Backoff;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::History;
-use crate::in_flight::{InFlight, SOON, Verdict, Wait, judge};
+use crate::in_flight::{InFlight, SOON, Verdict, judge};
 use crate::lists::Lists;
 use crate::page::Filter;
 use crate::progress::Progress;

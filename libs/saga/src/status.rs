@@ -50,6 +50,36 @@ pub struct Status {
     pub facts: Vec<Heard>,
 }
 
+/// What an order waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// The store has not answered.
+    Answer,
+    /// It is over, and the store has not given the stock back.
+    Release,
+    /// Something was heard of it, but not that it was placed.
+    Placing,
+}
+
+impl Status {
+    /// What it waits for and since when; `None` if nothing is to come by itself.
+    pub fn waits_for(&self) -> Option<(Wait, DateTime<Utc>)> {
+        let time_of = |is_it: fn(Fact) -> bool| {
+            self.facts.iter().find(|heard| is_it(heard.fact)).map(|heard| heard.time)
+        };
+        let ended = time_of(|fact| fact.initiator().is_some());
+        let reserved = time_of(|fact| fact == Fact::Reserved);
+        let released = time_of(|fact| fact == Fact::Released);
+        let first = self.facts.first().map_or(self.updated, |heard| heard.time);
+        match (self.placed, reserved, ended, released) {
+            (_, Some(_), Some(ended), None) => Some((Wait::Release, ended)),
+            (Some(placed), None, None, None) => Some((Wait::Answer, placed)),
+            (None, ..) => Some((Wait::Placing, first)),
+            _ => None,
+        }
+    }
+}
+
 /// Folds what was heard of one order; `None` if nothing was.
 pub fn fold(heard: impl IntoIterator<Item = Heard>) -> Option<Status> {
     let mut set = BTreeMap::new();
@@ -121,6 +151,26 @@ mod tests {
             prop_assert!(after.step >= before.step);
             prop_assert!(!(after.is_cancelled && after.is_reserved));
         }
+    }
+
+    #[test]
+    fn an_order_waits_for_whoever_must_speak_next() {
+        let waits = |facts: &[Fact]| {
+            let heard = facts.iter().zip(1..).map(|(&fact, seconds)| Heard {
+                fact,
+                time: DateTime::from_timestamp(seconds, 0).unwrap(),
+                reason: fact.initiator().map(|_| Reason::CancelledByClient),
+            });
+            let waits = fold(heard).unwrap().waits_for();
+            waits.map(|(wait, since)| (wait, since.timestamp()))
+        };
+        let (placed, reserved, reset) = (Fact::Placed, Fact::Reserved, Fact::ResetByClient);
+        assert_eq!(waits(&[placed]), Some((Wait::Answer, 1)));
+        assert_eq!(waits(&[placed, reserved]), None);
+        assert_eq!(waits(&[placed, reserved, reset]), Some((Wait::Release, 3)));
+        assert_eq!(waits(&[placed, reserved, reset, Fact::Released]), None);
+        assert_eq!(waits(&[placed, reset]), None);
+        assert_eq!(waits(&[reserved]), Some((Wait::Placing, 1)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use ordersaga_contract::{ClientId, Fact, OrderId};
 use ordersaga_runtime::http::{Bounded, Failure, Id, JsonBody, Principal};
-use ordersaga_saga::status::Step;
+use ordersaga_saga::status::{Step, Wait};
 use poem_openapi::param::Query;
 use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::latency::MinuteLatency;
 use super::{OrderStatus, StepName, Tag, a_step, present};
-use crate::in_flight::{InFlight, Wait};
+use crate::in_flight::InFlight;
 use crate::lists::{Counts, Listed, Lists};
 use crate::page::Filter;
 use crate::stuck::{Overdue, Stuck};
