@@ -63,18 +63,25 @@ impl Http {
 
     /// Asks once.
     pub(crate) fn get(&self, url: &str) -> Result<Answer> {
+        self.get_within(url, LIMIT)
+    }
+
+    /// Asks once, for so long.
+    pub(crate) fn get_within(&self, url: &str, limit: Duration) -> Result<Answer> {
         let mut request = self.agent.get(url);
         if let Some(bearer) = &self.bearer {
             request = request.header("authorization", bearer);
         }
+        let request = request.config().timeout_global(Some(limit)).build();
         answer(url, request.call())
     }
 
-    /// Asks again while the service is busy or away, when it says that one may.
-    pub(crate) fn read(&self, url: &str) -> Result<Answer> {
+    /// Asks again while the service is busy or away, if it says that one may. Each time it has so
+    /// long.
+    pub(crate) fn read(&self, url: &str, limit: Duration) -> Result<Answer> {
         let mut tries = 1;
         loop {
-            let answer = self.get(url)?;
+            let answer = self.get_within(url, limit)?;
             let pause = matches!(answer.status, 429 | 503)
                 .then(|| pause(tries, answer.retry_after, fastrand::f64()));
             match pause.flatten() {

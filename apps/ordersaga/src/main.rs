@@ -49,6 +49,7 @@ mod top;
 mod topics;
 mod tree;
 mod up;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -84,6 +85,8 @@ enum Command {
     Top(top::Arguments),
     /// Shows an order as each service, the topics and the cache have it, and what disagrees
     Order(order::Arguments),
+    /// Waits until the services are ready, nothing is in flight, or an order is at a step
+    Wait(wait::Arguments),
     /// Plays the README's session on the running stack, with checks
     Demo(demo::Arguments),
     /// Runs all tests on parts of their own, also beside a running stack
@@ -155,6 +158,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Doctor(arguments) => blocking(move || doctor::run(&arguments)).await,
         Command::Top(arguments) => top::run(arguments).await,
         Command::Order(arguments) => blocking(move || order::run(&arguments)).await,
+        Command::Wait(arguments) => blocking(move || wait::run(&arguments)).await,
         Command::Demo(arguments) => blocking(move || demo::run(&arguments)).await,
         Command::Test(arguments) => test::run(&arguments).await,
         Command::Fuzz(arguments) => fuzz::run(arguments).await,

@@ -14,6 +14,8 @@ use crate::http::{Answer, Http};
 const TOKEN: &str = "ORDERSAGA_TOKEN";
 /// Where `ordersaga up` has service-monitoring-order.
 const USUAL: &str = "http://localhost:8001";
+/// How long monitoring has to name the others.
+const LIMIT: Duration = Duration::from_secs(5);
 /// Where the order desk has which services there are.
 const SERVICES: &str = "/desk/services.json";
 
@@ -100,9 +102,9 @@ impl System {
         &self.http
     }
 
-    /// Reads from a service, again if it is busy.
-    pub(crate) fn read(&self, service: Service, path: &str) -> Result<Answer> {
-        self.http.read(&self.url(service, path)?)
+    /// Reads from a service, again if it is busy. Each time it has so long.
+    pub(crate) fn read(&self, service: Service, path: &str, limit: Duration) -> Result<Answer> {
+        self.http.read(&self.url(service, path)?, limit)
     }
 
     /// Sends to a service, once.
@@ -122,7 +124,7 @@ impl System {
     }
 
     fn find(&self) -> Result<Others> {
-        let answer = self.http.read(&format!("{}{SERVICES}", self.monitoring))?;
+        let answer = self.http.read(&format!("{}{SERVICES}", self.monitoring), LIMIT)?;
         // A service without the order desk does not know them.
         let known = if answer.status == 404 { Value::Null } else { answer.accept(200)? };
         others(&self.monitoring, &known)

@@ -7,7 +7,7 @@ mod witness;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
 use chrono::{DateTime, Utc};
@@ -29,6 +29,11 @@ const EXAMPLES: &str = "Examples:
   ordersaga order 17 --json | jq .findings
 
 Exits with 0; with 1 if nobody knows the order, or if two witnesses contradict each other.";
+
+/// How long a witness has to answer: one that stands still does not keep the others from speaking.
+const LIMIT: Duration = Duration::from_secs(3);
+/// Monitoring waits a moment for an order that is new, and reads the topics.
+const WITH_WAITING: Duration = Duration::from_secs(12);
 
 /// Arguments of `order`.
 #[derive(Debug, clap::Args)]
@@ -127,7 +132,10 @@ impl Story {
             findings: Vec::new(),
             now: now(),
         };
-        let read = |service, path: &str| system.read(service, path);
+        let read = |service, path: &str| {
+            let waits = service == Service::Monitoring;
+            system.read(service, path, if waits { WITH_WAITING } else { LIMIT })
+        };
         let status = read(Service::Monitoring, &format!("/api/v1/status?order_id={order}"))?;
         story.hear(Witness::Monitoring, found(status), |story, told| {
             story.told = told;

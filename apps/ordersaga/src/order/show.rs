@@ -40,7 +40,7 @@ pub(super) fn story(story: &Story) {
 
 fn silent(story: &Story) {
     for (witness, why) in &story.silent {
-        say!("{witness} is not asked: {why}");
+        say!("{witness} says nothing: {why}");
     }
 }
 
@@ -165,7 +165,7 @@ pub(super) fn json(story: &Story, is_brief: bool) -> Result<()> {
         "status": story.told,
         "evidence": story.evidence,
         "witnesses": story.accounts.iter().map(account).collect::<Vec<_>>(),
-        "not_asked": story.silent.iter()
+        "silent": story.silent.iter()
             .map(|(witness, why)| json!({"witness": witness, "why": why}))
             .collect::<Vec<_>>(),
         "findings": story.findings,

@@ -31,6 +31,7 @@ mod lists;
 mod load;
 mod migrations;
 mod observability;
+mod order_commands;
 mod outage;
 mod overload;
 mod partitioner;

@@ -101,6 +101,12 @@ impl World {
         }
     }
 
+    fn steps(&mut self, moves: Vec<Move>) {
+        for one in moves {
+            self.step(one);
+        }
+    }
+
     fn decide(&mut self, input: Input) {
         let Some(change) = advance(self.create.0, input) else { return };
         self.create =
@@ -213,11 +219,11 @@ proptest! {
         between in prop::collection::vec(prop::collection::vec(a_move(), 0..4), ASKED.len()),
     ) {
         let mut world = World::new(units);
-        before.into_iter().for_each(|one| world.step(one));
+        world.steps(before);
         let mut accounts = Vec::new();
         for (witness, meanwhile) in ASKED.into_iter().zip(between) {
             accounts.push(world.ask(witness));
-            meanwhile.into_iter().for_each(|one| world.step(one));
+            world.steps(meanwhile);
         }
         let found = compare(&accounts, later());
         prop_assert!(!found.iter().any(Finding::is_contradiction), "{found:#?} {accounts:#?}");
@@ -228,7 +234,7 @@ proptest! {
         units in 0..2_i64, before in prop::collection::vec(a_move(), 0..30),
     ) {
         let mut world = World::new(units);
-        before.into_iter().for_each(|one| world.step(one));
+        world.steps(before);
         world.settle();
         let accounts: Vec<_> = ASKED.into_iter().map(|witness| world.ask(witness)).collect();
         prop_assert_eq!(compare(&accounts, later()), []);
@@ -241,7 +247,7 @@ proptest! {
         fact in prop::sample::select(Fact::ALL.to_vec()),
     ) {
         let mut world = World::new(units);
-        before.into_iter().for_each(|one| world.step(one));
+        world.steps(before);
         world.settle();
         let is_true = world.heard.contains(&fact);
         world.heard.push(fact);
