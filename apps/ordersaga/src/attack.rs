@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let only_told = ["--version", "--list"];
     if !arguments.rest.iter().any(|argument| only_told.iter().any(|told| argument == *told)) {
         install::ensure(false)?;
-        cargo::build_services()?;
+        cargo::build_services(&[])?;
     }
     cargo::become_program(PROGRAM, &arguments.rest)
 }

@@ -83,11 +83,12 @@ pub(crate) fn hand_over(command: &mut Command) -> Result<ExitCode> {
     Err(error).with_context(|| format!("cannot start {}", command.get_program().display()))
 }
 
-/// Builds the services and what makes the topics.
-pub(crate) fn build_services() -> Result<()> {
+/// Builds the services, what makes the topics, and further packages.
+pub(crate) fn build_services(further: &[&str]) -> Result<()> {
     say_error!("Building the services (cargo build)");
     let packages = Service::ALL.map(Service::name);
     let mut what: Vec<_> = packages.iter().flat_map(|name| ["--package", *name]).collect();
-    what.extend(["--package", crate::topics::PROGRAM]);
+    let further = [crate::topics::PROGRAM].into_iter().chain(further.iter().copied());
+    what.extend(further.flat_map(|name| ["--package", name]));
     build(&what)
 }

@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     let mut rest = arguments.rest;
     if !rest.iter().any(|argument| argument == "--schedule") {
         install::ensure(false)?;
-        cargo::build_services()?;
+        cargo::build_services(&[])?;
     }
     let Some(bug) = &arguments.planted else {
         return cargo::become_program(PROGRAM, &rest);

@@ -11,7 +11,8 @@ use ordersaga_devstack::{Cluster, Service};
 use serde::Deserialize;
 use ureq::Agent;
 
-use crate::state::{Folder, State};
+use crate::state::Folder;
+use ordersaga_devstack::state::State;
 use crate::{handed_over, tree};
 
 /// By this variable a shell asks, and says which one it is.

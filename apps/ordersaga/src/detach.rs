@@ -7,16 +7,21 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use ordersaga_devstack::state::{Phase, State};
 use ordersaga_devstack::{open_to_append, own_folder, private_folder};
 
-use crate::state::{Phase, State};
 use crate::status;
 
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Starts the supervisor of `folder` and shows what it says until it is ready; with `as_json` apart
 /// from where everything is then.
-pub(crate) async fn run(folder: &Path, remove: bool, as_json: bool) -> Result<ExitCode> {
+pub(crate) async fn run(
+    folder: &Path,
+    remove: bool,
+    playground: bool,
+    as_json: bool,
+) -> Result<ExitCode> {
     let logs = folder.join("logs");
     own_folder(folder)?;
     private_folder(&logs)?;
@@ -25,7 +30,7 @@ pub(crate) async fn run(folder: &Path, remove: bool, as_json: bool) -> Result<Ex
     let mut shown = File::open(&log).context("cannot read the supervisor's log")?;
     // What earlier ones said stays in it.
     shown.seek(SeekFrom::End(0))?;
-    let mut supervisor = start(folder, remove, output)?;
+    let mut supervisor = start(folder, remove, playground, output)?;
     loop {
         let ended = supervisor.try_wait()?;
         let ready = is_ready(folder, supervisor.id())?;
@@ -40,12 +45,15 @@ pub(crate) async fn run(folder: &Path, remove: bool, as_json: bool) -> Result<Ex
     }
 }
 
-fn start(folder: &Path, remove: bool, output: File) -> Result<Child> {
+fn start(folder: &Path, remove: bool, playground: bool, output: File) -> Result<Child> {
     let own = std::env::current_exe().context("cannot tell where this program is")?;
     let mut command = Command::new(own);
     command.args(["supervise", "--data"]).arg(folder);
     if remove {
         command.arg("--remove");
+    }
+    if playground {
+        command.arg("--playground");
     }
     command.stdin(Stdio::null()).stderr(output.try_clone()?).stdout(output);
     command.spawn().context("cannot start the supervisor")

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use ordersaga_devstack::Service;
+use ordersaga_devstack::state::State;
 
-use crate::state::{Folder, State};
+use crate::state::Folder;
 use crate::{cargo, topics};
 
 /// Arguments of `dlq`: the program's own, which `dlq --help` lists.

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ordersaga_devstack::is_alive;
+use ordersaga_devstack::state::{State, is_running};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
 use crate::progress::seconds;
-use crate::state::{Folder, State, is_running};
+use crate::state::Folder;
 
 const LOOK: Duration = Duration::from_millis(50);
 /// Services drain, the broker and Postgres write what they hold.

@@ -65,7 +65,7 @@ fn verdict(good: bool) -> &'static str {
 
 async fn on_own_stack(arguments: &Arguments, report: &Report) -> Result<bool> {
     install::ensure(arguments.no_install)?;
-    cargo::build_services()?;
+    cargo::build_services(&[])?;
     let stack = Stack::temporary_with(report).await?;
     let parts = stack.parts();
     let broker = parts.broker_address();

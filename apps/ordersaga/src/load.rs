@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use ordersaga_devstack::Service;
+use ordersaga_devstack::state::State;
 
 use crate::cargo;
-use crate::state::{Folder, State};
+use crate::state::Folder;
 
 /// The program that does it.
 pub(crate) const PROGRAM: &str = "ordersaga-load";

@@ -33,6 +33,7 @@ mod metrics;
 mod model;
 mod openapi;
 mod order;
+mod playground;
 mod progress;
 mod restarts;
 mod retention;

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use ordersaga_devstack::Cluster;
+use ordersaga_devstack::state::State;
 
 use crate::cargo;
-use crate::state::{Folder, State};
+use crate::state::Folder;
 
 /// The program that does it; this one has no client of Postgres.
 pub(crate) const PROGRAM: &str = "ordersaga-retention";

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use comfy_table::{ContentArrangement, Table, presets};
+use ordersaga_devstack::state::{Phase, Running, State};
 use ordersaga_devstack::{Cluster, Service, is_free, is_ready, resident_bytes};
 use ordersaga_terminal::plain;
 use serde::Serialize;
 
-use crate::state::{Folder, Phase, Running, State};
+use crate::playground;
+use crate::state::Folder;
 
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
@@ -220,6 +222,9 @@ pub(crate) fn addresses(state: &State) -> String {
                 "  (order desk; Swagger UI at /docs/; also /metrics, /ready)"
             }
             Some(_) => "  (Swagger UI; also /metrics, /ready)",
+            None if name == playground::PROGRAM => {
+                "  (Swagger UI; the desk breaks parts and checks the invariants by it)"
+            }
             None => "",
         };
         table.add_row([name, format!("{address}{hint}")]);
@@ -229,7 +234,8 @@ pub(crate) fn addresses(state: &State) -> String {
 }
 
 fn places(state: &State) -> impl Iterator<Item = (String, String)> {
-    let services = state.processes.iter().filter(|process| process.is_service);
+    let is_served = |process: &&Running| process.is_service || process.name == playground::PROGRAM;
+    let services = state.processes.iter().filter(is_served);
     let services = services
         .map(|service| (service.name.clone(), format!("http://localhost:{}/", service.port)));
     let parts = &state.parts;

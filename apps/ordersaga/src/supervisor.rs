@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use futures_util::future::{join_all, try_join_all};
+use ordersaga_devstack::state::{Lock, Phase, Running, State};
 use ordersaga_devstack::{
-    Databases, Member, Parts, Report, Service, ServiceProcess, Stack, TemporaryFolder, is_free,
-    service_env, shorten_logs, tail,
+    Companion, Databases, Identity, Member, Parts, Report, Service, ServiceProcess, Stack,
+    TemporaryFolder, is_free, service_env, shorten_logs, tail,
 };
 use ordersaga_terminal::brief;
 use parking_lot::Mutex;
@@ -21,8 +22,7 @@ use tokio::time::sleep;
 use crate::exit_codes::INTERRUPTED;
 use crate::progress::{report, seconds};
 use crate::restarts::{Next, Restarts};
-use crate::state::{Lock, Phase, Running, State};
-use crate::{status, topics};
+use crate::{playground, status, topics};
 
 /// The broker's port, as everybody expects it.
 const BROKER_PORT: u16 = 9092;
@@ -73,17 +73,21 @@ pub(crate) struct Arguments {
     /// Everything on free ports, for tests
     #[arg(long)]
     free_ports: bool,
+    /// With the playground
+    #[arg(long)]
+    playground: bool,
 }
 
 /// Runs a stack in a session of its own, which no terminal ends.
 pub(crate) async fn detached(arguments: Arguments) -> Result<ExitCode> {
     rustix::process::setsid()?;
     let home = Home::new(arguments.data, arguments.remove)?;
-    run(home, if arguments.free_ports { Ports::Free } else { Ports::Usual }).await
+    let ports = if arguments.free_ports { Ports::Free } else { Ports::Usual };
+    run(home, Choice { ports, playground: arguments.playground }).await
 }
 
 /// Runs a stack until a signal asks it to stop.
-pub(crate) async fn run(home: Home, use_ports: Ports) -> Result<ExitCode> {
+pub(crate) async fn run(home: Home, choice: Choice) -> Result<ExitCode> {
     let Some(_lock) = Lock::take(home.path())? else {
         bail!("a stack is running already on {}", home.path().display());
     };
@@ -91,7 +95,7 @@ pub(crate) async fn run(home: Home, use_ports: Ports) -> Result<ExitCode> {
     let begin = Instant::now();
     let mut stop = Stop::new()?;
     let whole = tokio::select! {
-        started = Whole::start(home.path(), use_ports, &report) => started?,
+        started = Whole::start(home.path(), choice, &report) => started?,
         name = stop.asked() => {
             say_error!("ordersaga: {name} came before everything was ready");
             let code = if name == INTERRUPT { INTERRUPTED } else { 1 };
@@ -144,6 +148,14 @@ impl Stop {
     }
 }
 
+/// What sort of stack is run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Choice {
+    pub(crate) ports: Ports,
+    /// Whether the playground runs beside it.
+    pub(crate) playground: bool,
+}
+
 /// Where services and broker listen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ports {
@@ -155,6 +167,8 @@ pub(crate) enum Ports {
 
 /// Parts and services together.
 struct Whole {
+    // It ends first, and lets go on what it has frozen.
+    playground: Option<Companion>,
     // Services end before the parts that they use.
     services: BTreeMap<Service, ServiceProcess>,
     stack: Stack,
@@ -162,10 +176,10 @@ struct Whole {
 }
 
 impl Whole {
-    async fn start(folder: &Path, use_ports: Ports, report: &Report) -> Result<Self> {
-        let parts = match use_ports {
+    async fn start(folder: &Path, choice: Choice, report: &Report) -> Result<Self> {
+        let parts = match choice.ports {
             Ports::Usual => {
-                check_ports()?;
+                check_ports(choice.playground)?;
                 Parts::open(folder, Some(BROKER_PORT))?
             }
             Ports::Free => Parts::open(folder, None)?,
@@ -185,9 +199,16 @@ impl Whole {
             report.step("Databases", stack.parts().provision("")),
             report.step("Topics", make_topics),
         )?;
-        let services = services(use_ports, &databases, stack.parts())?;
+        let mut services = services(choice.ports, &databases, stack.parts())?;
+        let playground = choice
+            .playground
+            .then(|| playground::beside(&mut services, choice.ports, &stack.parts().folder));
+        let playground = playground.transpose()?;
         try_join_all(services.values().map(|service| start_service(service, report))).await?;
-        let mut whole = Self { services, stack, restarts: BTreeMap::new() };
+        if let Some(playground) = &playground {
+            report.step(playground.name(), playground::start(playground, READY)).await?;
+        }
+        let mut whole = Self { playground, services, stack, restarts: BTreeMap::new() };
         let names = whole.members().map(|member| (member.name().to_owned(), Mutex::default()));
         whole.restarts = names.collect();
         Ok(whole)
@@ -195,7 +216,8 @@ impl Whole {
 
     fn members(&self) -> impl Iterator<Item = Member<'_>> {
         let parts = self.stack.all().iter().map(Member::Part);
-        parts.chain(self.services.values().map(Member::Service))
+        let services = self.services.values().map(Member::Service);
+        parts.chain(services).chain(self.playground.iter().map(Member::Companion))
     }
 
     fn state(&self, phase: Phase) -> State {
@@ -203,6 +225,7 @@ impl Whole {
             name: member.name().to_owned(),
             port: member.port(),
             pid: member.pid(),
+            started: member.pid().and_then(Identity::of).map(|process| process.started),
             is_service: member.is_service(),
             restarts: self.restarts[member.name()].lock().count(),
         });
@@ -279,6 +302,12 @@ impl Whole {
     }
 
     async fn stop(&self, report: &Report) -> Result<()> {
+        if let Some(playground) = &self.playground
+            && let Err(error) = report.step(playground.name(), playground.terminate()).await
+        {
+            // The saga stops cleanly even when this did not.
+            report.note(&format!("{}: {}", playground.name(), reason(&error)));
+        }
         let stop = try_join_all(self.services.values().map(ServiceProcess::terminate));
         let services = report.step("Services", stop).await;
         // The parts are stopped cleanly even when a service was not.
@@ -287,11 +316,16 @@ impl Whole {
     }
 }
 
-fn check_ports() -> Result<()> {
+fn check_ports(with_playground: bool) -> Result<()> {
     for service in Service::ALL {
         let port = service.port();
         ensure!(is_free(port), "port {port} of {service} is taken by another program");
     }
+    let port = playground::PORT;
+    ensure!(
+        !with_playground || is_free(port),
+        "port {port} of the playground is taken by another program"
+    );
     ensure!(is_free(BROKER_PORT), "port {BROKER_PORT} of the broker is taken by another program");
     Ok(())
 }

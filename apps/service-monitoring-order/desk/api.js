@@ -9,6 +9,9 @@ const at = (title, port) => known[title] ?? `${location.protocol}//${location.ho
 /** The page itself comes from service-monitoring-order. */
 export const services = { create: at('Create order', 8000), monitoring: location.origin, store: at('Store', 8002) };
 
+/** It is there with `up --playground` only. */
+export const hasPlayground = Object.hasOwn(known, 'Playground');
+
 export const meter = {
   bytes: 0,
   frames: 0,
@@ -108,6 +111,15 @@ export const evidence = (order_id) => read(monitoring, '/api/v1/status/evidence'
 export const item = (item_id) => read(store, '/api/v1/items/find', { item_id });
 export const items = (query) => read(store, '/api/v1/items', query);
 export const reservations = (query) => read(store, '/api/v1/items/reservations', query);
+
+const toPlayground = async (method, path) => (await ask(known.Playground, path, { method })).data;
+
+export const playground = {
+  parts: () => toPlayground('GET', '/api/v1/parts'),
+  act: (part, action) => toPlayground('POST', `/api/v1/parts/${part}/${action}`),
+  proof: () => toPlayground('GET', '/api/v1/proof'),
+  check: () => toPlayground('POST', '/api/v1/proof'),
+};
 
 // `crypto.randomUUID` is there on https and localhost only.
 const newKey = () =>

@@ -1,23 +1,26 @@
 // The page: the view that the address names, what stands around it, and the keys.
 
-import { meter } from './api.js';
+import { hasPlayground, meter } from './api.js';
 import { signIn } from './auth.js';
 import { drawBy, go, refresh } from './page.js';
 import { live } from './stream.js';
 import { language, switchLanguage, t } from './words.js';
 import { html, nothing, render } from './vendor/lit-html/lit-html.js';
 import { num, seconds } from './views/parts.js';
+import { breakIt } from './views/break.js';
 import { find } from './views/find.js';
 import { items } from './views/items.js';
 import { letters } from './views/letters.js';
 import { now } from './views/now.js';
 import { order } from './views/order.js';
+import { proof } from './views/proof.js';
 import { shards } from './views/shards.js';
 import { stuck } from './views/stuck.js';
 
 /** A view has a `title`; `open` is called with its address; it `wants` frames, `hear`s them, and `show`s. */
-const VIEWS = { '': now, find, stuck, letters, shards, items, orders: order };
-const NAV = { '': 'now', find: 'find', stuck: 'stuck', letters: 'letters', shards: 'shards', items: 'items' };
+const PLAYGROUND = hasPlayground ? { break: breakIt, proof } : {};
+const VIEWS = { '': now, find, stuck, letters, shards, items, orders: order, ...PLAYGROUND };
+const NAV = { '': 'now', find: 'find', stuck: 'stuck', letters: 'letters', shards: 'shards', items: 'items', ...(hasPlayground && { break: 'break', proof: 'proof' }) };
 const NONE = {
   title: () => t('no_such_view'),
   open() {},

@@ -42,7 +42,17 @@ pub struct Evidence {
     /// What clients were promised.
     pub history: History,
     /// Each thing said, once.
-    facts: BTreeMap<(i64, i16), Said>,
+    pub(crate) facts: BTreeMap<(i64, i16), Said>,
+    /// What the store holds: none if orders are on their way, whose units may be held or not.
+    pub(crate) stock: Option<Stock>,
+}
+
+/// What the store holds.
+pub(crate) struct Stock {
+    /// Units held by reservations, by item.
+    pub(crate) held: BTreeMap<i64, i64>,
+    /// The items of which a client's view is compared.
+    pub(crate) asked: Vec<i64>,
 }
 
 #[derive(Default)]
@@ -68,23 +78,40 @@ impl Evidence {
     pub async fn gather(onlooker: &Onlooker, history: History) -> Result<Self> {
         let (snapshot, told) =
             tokio::try_join!(Snapshot::take(onlooker), Told::read(&onlooker.log))?;
+        let mut held: BTreeMap<i64, i64> = BTreeMap::new();
+        for row in snapshot.reservations.values().filter(|row| row.state == 1) {
+            *held.entry(row.item_id).or_default() += i64::from(row.quantity);
+        }
+        let asked = snapshot.items.keys().copied().collect();
+        Ok(Self::new(snapshot, told, history, Some(Stock { held, asked })))
+    }
+
+    pub(crate) fn new(
+        snapshot: Snapshot,
+        told: Told,
+        history: History,
+        stock: Option<Stock>,
+    ) -> Self {
         let mut facts = BTreeMap::new();
         for (_, said) in &told.records {
             facts.entry((said.order_id, said.fact)).or_insert_with(|| said.clone());
         }
-        Ok(Self { snapshot, told, history, facts })
+        Self { snapshot, told, history, facts, stock }
     }
 
     /// Compares everything with everything.
     pub async fn violations(&self, onlooker: &Onlooker) -> Result<Vec<Violation>> {
         let mut found = Findings::default();
-        self.check_cache(onlooker, &mut found).await?;
+        if let Some(stock) = &self.stock {
+            self.check_cache(onlooker, stock, &mut found).await?;
+            self.check_stock(stock, &mut found);
+        }
         self.check_tellings(&mut found);
         self.check_orders(&mut found);
         self.check_resets(&mut found);
         self.check_wishes(&mut found);
         self.check_keys(&mut found);
-        self.check_stock(&mut found);
+        self.check_reservations(&mut found);
         self.check_statuses(&mut found);
         self.check_accounting(&mut found);
         self.check_placement(onlooker, &mut found).await?;
@@ -224,13 +251,9 @@ impl Evidence {
         }
     }
 
-    /// I2: held is what the reservations say, and never more than there is. I3: what is cancelled
-    /// holds nothing.
-    fn check_stock(&self, found: &mut Findings) {
-        let mut held: BTreeMap<i64, i64> = BTreeMap::new();
-        for row in self.snapshot.reservations.values().filter(|row| row.state == 1) {
-            *held.entry(row.item_id).or_default() += i64::from(row.quantity);
-        }
+    /// I2: held is what the reservations say, and never more than there is.
+    fn check_stock(&self, stock: &Stock, found: &mut Findings) {
+        let mut held = stock.held.clone();
         for item in self.snapshot.items.values() {
             let held = held.remove(&item.item_id).unwrap_or(0);
             found.expect(item.reserved == held, "I2", None, || format!("{item:?} but {held} held"));
@@ -243,6 +266,10 @@ impl Evidence {
             let lost = || format!("item {item} was added with {units} units, and has {there:?}");
             found.expect(there == Some(*units), "I2", None, lost);
         }
+    }
+
+    /// I3: what is cancelled holds nothing. I1, I4: the store decided of each order, and said so.
+    fn check_reservations(&self, found: &mut Findings) {
         for (order, status) in &self.snapshot.statuses {
             let Some(row) = self.snapshot.reservations.get(order) else {
                 found.expect(false, "I1", *order, || "the store never decided".to_owned());
@@ -382,10 +409,15 @@ impl Evidence {
     }
 
     /// I8: what find answers and what Redis holds is what the database has.
-    async fn check_cache(&self, onlooker: &Onlooker, found: &mut Findings) -> Result<()> {
+    async fn check_cache(
+        &self,
+        onlooker: &Onlooker,
+        stock: &Stock,
+        found: &mut Findings,
+    ) -> Result<()> {
         let deadline = tokio::time::Instant::now() + CACHE_BOUND;
         loop {
-            let stale = onlooker.stale_items(&self.snapshot.items).await?;
+            let stale = onlooker.stale_items(&self.snapshot.items, &stock.asked).await?;
             if stale.is_empty() {
                 return Ok(());
             }
@@ -427,7 +459,11 @@ impl Evidence {
 
 impl Onlooker {
     /// Items of which a client or Redis has another state than the database.
-    async fn stale_items(&self, items: &BTreeMap<i64, ItemRow>) -> Result<Vec<String>> {
+    async fn stale_items(
+        &self,
+        items: &BTreeMap<i64, ItemRow>,
+        asked: &[i64],
+    ) -> Result<Vec<String>> {
         let mut stale = Vec::new();
         for (id, entry) in self.cached().await? {
             let (version, json) = entry.split_once('|').unwrap_or((&entry, ""));
@@ -444,7 +480,7 @@ impl Onlooker {
             }
         }
         let Some(store) = self.urls.get(&Service::Store) else { return Ok(stale) };
-        for (id, row) in items {
+        for (id, row) in asked.iter().filter_map(|id| items.get_key_value(id)) {
             let request = self.http.get(format!("{store}/api/v1/items/find"));
             let answer = request.query(&[("item_id", id)]).send().await?.text().await?;
             if !shows(&answer, row) {

@@ -14,6 +14,8 @@ use crate::records::{EVENTS, Log};
 /// The databases that consume topics.
 pub(crate) const CONSUMERS: [Cluster; 3] =
     [Cluster::CreateOrder, Cluster::Store, Cluster::Monitoring];
+/// What waits there to be published.
+const OUTBOXES: [&str; 3] = ["sagabus.outbox", "public.outbox", "sagabus.dead_letter"];
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -101,7 +103,7 @@ impl Onlooker {
     /// The ends of all topics, or what is still on its way.
     async fn unrest(&self) -> Result<Result<Ends, String>> {
         for cluster in CONSUMERS {
-            for table in ["sagabus.outbox", "public.outbox", "sagabus.dead_letter"] {
+            for table in OUTBOXES {
                 let count = format!("SELECT count(*) FROM {table}");
                 let count = sqlx::query_scalar(sqlx::AssertSqlSafe(count));
                 let waiting: i64 = count.fetch_one(self.sql(cluster)).await?;
@@ -116,18 +118,56 @@ impl Onlooker {
             return Ok(Err(format!("{undecided} orders are undecided")));
         }
         let ends = self.log.ends().await?;
+        Ok(match self.behind(&ends).await? {
+            Some(behind) => Err(behind),
+            None => Ok(ends),
+        })
+    }
+
+    /// A consumer that has not applied its topics up to these ends, in words.
+    async fn behind(&self, ends: &Ends) -> Result<Option<String>> {
         for cluster in CONSUMERS {
             let applied = self.offsets(cluster).await?;
             let behind = ends
                 .iter()
                 .filter(|((topic, _), _)| consumed(cluster).contains(&topic.as_str()))
-                .find(|(place, end)| applied.get(place).copied().unwrap_or(0) != **end);
+                .find(|(place, end)| applied.get(place).copied().unwrap_or(0) < **end);
             if let Some((place, end)) = behind {
                 let at = applied.get(place);
-                return Ok(Err(format!("{cluster} is at {at:?} of {end} in {place:?}")));
+                return Ok(Some(format!("{cluster} is at {at:?} of {end} in {place:?}")));
             }
         }
-        Ok(Ok(ends))
+        Ok(None)
+    }
+
+    /// Waits until everything is published and applied that was on its way at the call, and what was
+    /// said in answer to it as well. Other things may be on their way then. The ends of the topics up
+    /// to which that is so.
+    pub(crate) async fn caught_up(&self, within: Duration) -> Result<Ends> {
+        let deadline = Instant::now() + within;
+        // What is said in answer to an event is answered by nobody.
+        self.arrived(deadline).await?;
+        self.arrived(deadline).await
+    }
+
+    async fn arrived(&self, deadline: Instant) -> Result<Ends> {
+        for cluster in CONSUMERS {
+            for table in OUTBOXES {
+                let newest = format!("SELECT coalesce(max(id), 0) FROM {table}");
+                let newest = sqlx::query_scalar(sqlx::AssertSqlSafe(newest));
+                let newest: i64 = newest.fetch_one(self.sql(cluster)).await?;
+                let query = format!("SELECT count(*) FROM {table} WHERE id <= $1");
+                until(deadline, async || {
+                    let waiting = sqlx::query_scalar(sqlx::AssertSqlSafe(query.clone()));
+                    let waiting: i64 = waiting.bind(newest).fetch_one(self.sql(cluster)).await?;
+                    Ok((waiting > 0).then(|| format!("{cluster}: {waiting} rows in {table}")))
+                })
+                .await?;
+            }
+        }
+        let ends = self.log.ends().await?;
+        until(deadline, async || self.behind(&ends).await).await?;
+        Ok(ends)
     }
 
     /// How far a database has applied its topics.
@@ -138,4 +178,13 @@ impl Onlooker {
                 .await?;
         Ok(rows.into_iter().map(|(topic, partition, next)| ((topic, partition), next)).collect())
     }
+}
+
+/// Looks until nothing is in the way any more; an error that tells what is when the time is over.
+async fn until(deadline: Instant, look: impl AsyncFn() -> Result<Option<String>>) -> Result<()> {
+    while let Some(what) = look().await? {
+        ensure!(Instant::now() < deadline, "the system does not catch up: {what}");
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }

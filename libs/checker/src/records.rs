@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use chrono::{DateTime, Utc};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::groups::GroupInfo;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
@@ -91,24 +92,49 @@ impl Log {
     /// The end of each partition of the event topics, by topic and partition.
     pub async fn ends(&self) -> Result<BTreeMap<(String, i32), i64>> {
         let log = self.clone();
-        tokio::task::spawn_blocking(move || log.ends_of(&log.consumer()?, &EVENTS)).await?
+        let ends = move || log.offsets_of(&log.consumer()?, &EVENTS, Offset::End);
+        tokio::task::spawn_blocking(ends).await?
     }
 
-    fn ends_of(
+    /// The first offset of each partition whose record is not older than this.
+    pub(crate) async fn offsets_since(
+        &self,
+        topics: &[&'static str],
+        since: DateTime<Utc>,
+    ) -> Result<BTreeMap<(String, i32), i64>> {
+        let (log, topics) = (self.clone(), topics.to_vec());
+        let time = Offset::Offset(since.timestamp_millis().max(0));
+        let begins = move || {
+            let consumer = log.consumer()?;
+            let ends = log.offsets_of(&consumer, &topics, Offset::End)?;
+            let begins = log.offsets_of(&consumer, &topics, time)?;
+            // Behind the newest record there is none: the broker then tells no offset.
+            Ok(ends
+                .into_iter()
+                .map(|(at, end)| (at.clone(), *begins.get(&at).unwrap_or(&end)))
+                .collect())
+        };
+        tokio::task::spawn_blocking(begins).await?
+    }
+
+    /// Where this stands in each partition of these topics: the end, or a time in milliseconds.
+    fn offsets_of(
         &self,
         consumer: &BaseConsumer,
         topics: &[&str],
+        of: Offset,
     ) -> Result<BTreeMap<(String, i32), i64>> {
         let mut asked = TopicPartitionList::new();
         for topic in topics {
             for partition in 0..PARTITIONS {
-                asked.add_partition_offset(&self.name(topic), partition, Offset::End)?;
+                asked.add_partition_offset(&self.name(topic), partition, of)?;
             }
         }
-        let answered = consumer.offsets_for_times(asked, TIMEOUT).context("ends of topics")?;
+        let answered = consumer.offsets_for_times(asked, TIMEOUT).context("offsets of topics")?;
         answered
             .elements()
             .iter()
+            .filter(|element| of == Offset::End || element.offset() != Offset::End)
             .map(|element| {
                 let topic =
                     element.topic().strip_prefix(&self.prefix).context("a foreign topic")?;
@@ -141,28 +167,47 @@ impl Log {
     pub async fn fold<T: Send + 'static>(
         &self,
         topics: &[&'static str],
+        gathered: T,
+        take: impl FnMut(&mut T, Record) + Send + 'static,
+    ) -> Result<T> {
+        self.fold_from(topics, BTreeMap::new(), gathered, take).await
+    }
+
+    /// The same from an offset of each partition; from the beginning where none is given.
+    pub(crate) async fn fold_from<T: Send + 'static>(
+        &self,
+        topics: &[&'static str],
+        from: BTreeMap<(String, i32), i64>,
         mut gathered: T,
         mut take: impl FnMut(&mut T, Record) + Send + 'static,
     ) -> Result<T> {
         let (log, topics) = (self.clone(), topics.to_vec());
         let read = move || {
-            log.read_blocking(&topics, &mut |record| take(&mut gathered, record))?;
+            log.read_blocking(&topics, &from, &mut |record| take(&mut gathered, record))?;
             Ok(gathered)
         };
         tokio::task::spawn_blocking(read).await?
     }
 
-    fn read_blocking(&self, topics: &[&str], take: &mut dyn FnMut(Record)) -> Result<()> {
+    fn read_blocking(
+        &self,
+        topics: &[&str],
+        begins: &BTreeMap<(String, i32), i64>,
+        take: &mut dyn FnMut(Record),
+    ) -> Result<()> {
         let consumer = self.consumer()?;
+        let begin = |place: &(String, i32)| begins.get(place).copied().unwrap_or(0);
         let mut open: BTreeSet<(String, i32, i64)> = self
-            .ends_of(&consumer, topics)?
+            .offsets_of(&consumer, topics, Offset::End)?
             .into_iter()
-            .filter(|(_, end)| *end > 0)
+            .filter(|(place, end)| *end > begin(place))
             .map(|((topic, partition), end)| (topic, partition, end - 1))
             .collect();
         let mut from = TopicPartitionList::new();
         for (topic, partition, _) in &open {
-            from.add_partition_offset(&self.name(topic), *partition, Offset::Beginning)?;
+            let begin = begins.get(&(topic.clone(), *partition)).copied();
+            let begin = begin.map_or(Offset::Beginning, Offset::Offset);
+            from.add_partition_offset(&self.name(topic), *partition, begin)?;
         }
         consumer.assign(&from)?;
         let mut deadline = Instant::now() + TIMEOUT;

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::FromRow;
 
+use crate::onlooker::Ends;
 use crate::records::{EVENTS, Log, Place, Record};
 
 /// Something that was said of an order: as it stands on a topic, or on a shard.
@@ -114,6 +115,16 @@ pub struct Told {
 impl Told {
     /// Reads all topics from their beginning.
     pub async fn read(log: &Log) -> Result<Self> {
+        Self::read_from(log, BTreeMap::new(), |_| true).await
+    }
+
+    /// Reads the events' topics from these offsets on, of letters those about records from there on,
+    /// and keeps what is wanted of orders.
+    pub(crate) async fn read_from(
+        log: &Log,
+        from: Ends,
+        is_wanted: impl Fn(i64) -> bool + Send + 'static,
+    ) -> Result<Self> {
         let letters = log.fold(&["dead-letter"], Vec::new(), |letters, record| {
             // A note that a letter was dealt with names no consumer, and is no letter.
             if record.header("dead-letter-consumer").is_some() {
@@ -123,19 +134,34 @@ impl Told {
         let mut told = Self::default();
         for letter in letters.await? {
             let (consumer, place) = letter?;
-            told.buried.entry(consumer).or_default().insert(place);
+            let begin = from.get(&(place.0.clone(), place.1)).copied().unwrap_or(0);
+            if place.2 >= begin {
+                told.buried.entry(consumer).or_default().insert(place);
+            }
         }
         let buried: BTreeSet<Place> = told.buried.values().flatten().cloned().collect();
-        log.fold(&EVENTS, told, move |told, record| {
+        log.fold_from(&EVENTS, from, told, move |told, record| {
             // Whether its partition is right only Postgres knows; that is asked of all others.
             match Said::read(&record) {
                 Some(said) if !buried.contains(&record.place()) => {
-                    told.records.push((record.place(), said));
+                    if is_wanted(said.order_id) {
+                        told.records.push((record.place(), said));
+                    }
                 }
                 _ => _ = told.poison.insert(record.place()),
             }
         })
         .await
+    }
+
+    /// Leaves out letters and what should be one from these ends on.
+    pub(crate) fn end_letters_at(&mut self, ends: &Ends) {
+        let is_before =
+            |place: &Place| ends.get(&(place.0.clone(), place.1)).is_some_and(|end| place.2 < *end);
+        self.poison.retain(is_before);
+        for places in self.buried.values_mut() {
+            places.retain(is_before);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a system holds once it is at rest, read by SQL and HTTP.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -19,7 +20,6 @@ const ASKED: usize = 32;
 /// How long monitoring may take to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Everything a system holds once it is at rest.
 /// Everything a system holds once it is at rest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
@@ -117,16 +117,38 @@ impl Snapshot {
         let orders = onlooker.sql(Cluster::CreateOrder);
         let orders: Vec<OrderRow> =
             sqlx::query_as("SELECT * FROM orders").fetch_all(orders).await?;
-        let store = onlooker.sql(Cluster::Store);
-        let items: Vec<ItemRow> = sqlx::query_as("SELECT * FROM item").fetch_all(store).await?;
+        let items = onlooker.items().await?;
+        let all = RangeInclusive::new(i64::MIN, i64::MAX);
+        Ok(Self { items, ..Self::read(onlooker, orders, all, |_| true).await? })
+    }
+
+    /// Reads what there is besides of orders within a range of ids, of those that are wanted; items
+    /// are left out.
+    pub(crate) async fn read(
+        onlooker: &Onlooker,
+        orders: Vec<OrderRow>,
+        range: RangeInclusive<i64>,
+        is_wanted: impl Fn(i64) -> bool,
+    ) -> Result<Self> {
+        let (first, last) = range.into_inner();
         let reservations: Vec<ReservationRow> =
-            sqlx::query_as("SELECT * FROM reservation").fetch_all(store).await?;
+            sqlx::query_as("SELECT * FROM reservation WHERE order_id BETWEEN $1 AND $2")
+                .bind(first)
+                .bind(last)
+                .fetch_all(onlooker.sql(Cluster::Store))
+                .await?;
+        let reservations = reservations.into_iter().filter(|row| is_wanted(row.order_id));
         let mut facts = BTreeMap::new();
         for shard in [Cluster::Shard1, Cluster::Shard2] {
             for table in 0..16 {
-                let query = format!("SELECT * FROM order_event_{table:02} ORDER BY order_id, fact");
-                let query = sqlx::query_as(sqlx::AssertSqlSafe(query));
-                facts.insert((shard, table), query.fetch_all(onlooker.sql(shard)).await?);
+                let query = format!(
+                    "SELECT * FROM order_event_{table:02} WHERE order_id BETWEEN $1 AND $2 \
+                     ORDER BY order_id, fact"
+                );
+                let query = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(first).bind(last);
+                let mut found: Vec<Said> = query.fetch_all(onlooker.sql(shard)).await?;
+                found.retain(|said| is_wanted(said.order_id));
+                facts.insert((shard, table), found);
             }
         }
         let known: BTreeSet<i64> =
@@ -138,8 +160,8 @@ impl Snapshot {
             .await?;
         Ok(Self {
             orders: orders.into_iter().map(|row| (row.order_id, row)).collect(),
-            items: items.into_iter().map(|row| (row.item_id, row)).collect(),
-            reservations: reservations.into_iter().map(|row| (row.order_id, row)).collect(),
+            items: BTreeMap::new(),
+            reservations: reservations.map(|row| (row.order_id, row)).collect(),
             facts,
             statuses,
         })
@@ -152,6 +174,13 @@ impl Snapshot {
 }
 
 impl Onlooker {
+    /// All items of the store.
+    pub(crate) async fn items(&self) -> Result<BTreeMap<i64, ItemRow>> {
+        let items = sqlx::query_as("SELECT * FROM item").fetch_all(self.sql(Cluster::Store));
+        let items: Vec<ItemRow> = items.await?;
+        Ok(items.into_iter().map(|row| (row.item_id, row)).collect())
+    }
+
     /// Asks again while monitoring says that it cannot tell just now.
     async fn status(&self, order: i64) -> Result<Status> {
         let url = format!("{}/api/v1/status", self.urls[&Service::Monitoring]);

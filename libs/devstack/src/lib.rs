@@ -6,9 +6,11 @@
 //! sit in statics and be used from every test.
 
 mod broker;
+mod companion;
 mod databases;
 mod digest;
 mod folder;
+mod identity;
 mod jars;
 mod logs;
 mod member;
@@ -27,10 +29,13 @@ mod security;
 mod service;
 mod shared;
 mod stack;
+pub mod state;
 
 pub use broker::{Listener, VERSION as KAFKA_VERSION, prepare as prepare_broker};
+pub use companion::Companion;
 pub use databases::{Database, Databases, Server};
 pub use folder::{TemporaryFolder, cache_folder};
+pub use identity::{Condition, Identity};
 pub use logs::{shorten_logs, tail};
 pub use member::Member;
 pub use names::{Cluster, Service};

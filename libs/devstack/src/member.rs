@@ -5,15 +5,17 @@ use std::process::ExitStatus;
 
 use anyhow::Result;
 
-use crate::{Part, ServiceProcess};
+use crate::{Companion, Part, ServiceProcess};
 
-/// A process of either sort.
+/// A process of any sort.
 #[derive(Debug, Clone, Copy)]
 pub enum Member<'a> {
     /// A part.
     Part(&'a Part),
     /// A service.
     Service(&'a ServiceProcess),
+    /// A program beside the saga.
+    Companion(&'a Companion),
 }
 
 impl<'a> Member<'a> {
@@ -22,6 +24,7 @@ impl<'a> Member<'a> {
         match self {
             Self::Part(part) => part.name(),
             Self::Service(service) => service.name(),
+            Self::Companion(program) => program.name(),
         }
     }
 
@@ -30,6 +33,7 @@ impl<'a> Member<'a> {
         match self {
             Self::Part(part) => part.port(),
             Self::Service(service) => service.port(),
+            Self::Companion(program) => program.port(),
         }
     }
 
@@ -38,6 +42,7 @@ impl<'a> Member<'a> {
         match self {
             Self::Part(part) => part.pid(),
             Self::Service(service) => service.pid(),
+            Self::Companion(program) => program.pid(),
         }
     }
 
@@ -46,6 +51,7 @@ impl<'a> Member<'a> {
         match self {
             Self::Part(part) => part.log(),
             Self::Service(service) => service.log(),
+            Self::Companion(program) => program.log(),
         }
     }
 
@@ -54,6 +60,7 @@ impl<'a> Member<'a> {
         match self {
             Self::Part(part) => part.exited(),
             Self::Service(service) => service.exited(),
+            Self::Companion(program) => program.exited(),
         }
     }
 
@@ -68,6 +75,7 @@ impl<'a> Member<'a> {
         match self {
             Self::Part(part) => part.start_again().await,
             Self::Service(service) => service.start(),
+            Self::Companion(program) => program.start(),
         }
     }
 
@@ -76,6 +84,7 @@ impl<'a> Member<'a> {
         match self {
             Self::Part(part) => part.kill9().await,
             Self::Service(service) => service.kill9().await,
+            Self::Companion(program) => program.kill9().await,
         }
     }
 
@@ -84,6 +93,7 @@ impl<'a> Member<'a> {
         match self {
             Self::Part(part) => part.resume(),
             Self::Service(service) => service.resume(),
+            Self::Companion(program) => program.resume(),
         }
     }
 }

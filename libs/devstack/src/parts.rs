@@ -198,6 +198,12 @@ impl Parts {
         format!("redis://127.0.0.1:{}/0", self.redis)
     }
 
+    /// The databases of a running stack.
+    pub fn databases(&self) -> Databases {
+        let database = |cluster: Cluster| self.server(cluster).database(cluster.database());
+        Databases::new(Cluster::ALL.map(|cluster| (cluster, database(cluster))).into())
+    }
+
     /// Makes one database per cluster, with roles and rights and without tables: `store` for the
     /// empty prefix, `t7_store` for `t7`. Those that exist keep their content.
     pub async fn provision(&self, prefix: &str) -> Result<Databases> {

@@ -128,19 +128,9 @@ impl Process {
             .with_context(|| format!("cannot signal process {}", self.pid()))
     }
 
-    /// Sends a signal to the process and all below it. It is frozen first, so that no child is
-    /// born unseen.
+    /// Sends a signal to the process and all below it.
     pub(crate) fn signal_tree(&self, signal: Signal) -> Result<Vec<Pid>> {
-        if signal != Signal::CONT {
-            self.signal(Signal::STOP)?;
-        }
-        let below = descendants(self.pid);
-        for pid in &below {
-            // One that has just ended by itself needs no signal.
-            let _ = kill_process(*pid, signal);
-        }
-        self.signal(signal)?;
-        Ok(below)
+        signal_tree(self.pid, signal, |signal| self.signal(signal))
     }
 
     /// kill -9 of the process and all below it; returns when they are gone.
@@ -172,22 +162,41 @@ impl Drop for Process {
     }
 }
 
+/// Sends a signal to all below a process and, by `send`, to itself. It is frozen first, so that no
+/// child is born unseen.
+pub(crate) fn signal_tree(
+    root: Pid,
+    signal: Signal,
+    send: impl Fn(Signal) -> Result<()>,
+) -> Result<Vec<Pid>> {
+    if signal != Signal::CONT {
+        send(Signal::STOP)?;
+    }
+    let below = descendants(root);
+    for pid in &below {
+        // One that has just ended by itself needs no signal.
+        let _ = kill_process(*pid, signal);
+    }
+    send(signal)?;
+    Ok(below)
+}
+
 fn exists(pid: Pid) -> bool {
     test_kill_process(pid).is_ok() && state(pid) != Some('Z')
 }
 
 /// The fields of /proc/PID/stat after the command's name, which may itself contain spaces.
-fn stat(pid: Pid) -> Option<Vec<String>> {
+pub(crate) fn stat(pid: Pid) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(')')?;
     Some(fields.split_whitespace().map(str::to_owned).collect())
 }
 
-fn state(pid: Pid) -> Option<char> {
+pub(crate) fn state(pid: Pid) -> Option<char> {
     stat(pid)?.first()?.chars().next()
 }
 
-fn parent(pid: Pid) -> Option<i32> {
+pub(crate) fn parent(pid: Pid) -> Option<i32> {
     stat(pid)?.get(1)?.parse().ok()
 }
 

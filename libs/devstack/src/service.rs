@@ -71,15 +71,15 @@ fn status_url(port: u16) -> String {
 
 /// The binary of a service, beside the running one (a test's lies one folder below).
 pub fn binary(service: Service) -> Result<PathBuf> {
+    program_beside(service.name())
+}
+
+/// The program of the workspace that lies beside the running one.
+pub(crate) fn program_beside(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot tell where this program is")?;
-    let found = own
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join(service.name()))
-        .find(|file| file.is_file());
-    found.with_context(|| {
-        format!("{service} is not built: cargo build --package {service} (cargo ordersaga does it)")
+    let mut folders = own.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    folders.find(|file| file.is_file()).with_context(|| {
+        format!("{name} is not built: cargo build --package {name} (cargo ordersaga does it)")
     })
 }
 

@@ -8,7 +8,8 @@ use ordersaga_devstack::{Parts, Service};
 
 use crate::http::{Answer, Http, wait};
 use crate::metrics::Metrics;
-use crate::state::{Folder, State};
+use crate::state::Folder;
+use ordersaga_devstack::state::State;
 use crate::target::{System, Target};
 
 /// How long a service may take for an answer.

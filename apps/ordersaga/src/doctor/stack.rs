@@ -6,7 +6,7 @@ use procfs::process::Process;
 
 use super::finding::{Finding, or_ok};
 use super::seen::Surroundings;
-use crate::state::{Phase, Running, State};
+use ordersaga_devstack::state::{Phase, Running, State};
 
 /// Whether one runs, how far it is, and whether one left its state behind.
 pub(super) fn state(seen: &Surroundings) -> Vec<Finding> {
