@@ -269,7 +269,12 @@ impl Incident {
             }
         }
         if !self.is_settling() {
+            // Not every round cancels; one that failed is tried again in the next.
+            let cancelled = std::mem::take(&mut self.answers.cancel);
             self.answers = round.answers;
+            if self.answers.cancel == Answer::Untried {
+                self.answers.cancel = cancelled;
+            }
         }
         self.advance(round.began, round.ended, round.all_ready);
     }

@@ -331,7 +331,7 @@ export const WORDS = {
   compared_I6: ['orders of create-order, records of incoming', 'заказы create-order и записи incoming'],
   compared_I7: ['cancellations that were acknowledged, the status now', 'подтверждённые отмены и статус сейчас'],
   compared_I8: ['items in Redis, items as the API shows them, items in the database', 'товары в Redis, в ответах API и в базе'],
-  compared_I9: ['rows of offsets, idempotency keys past their time', 'строки смещений, просроченные ключи идемпотентности'],
+  compared_I9: ['rows of offsets and idempotency keys past their time, by database', 'строки смещений и просроченные ключи идемпотентности по базам'],
   compared_I10: ['events in the topics, facts on the shards, dead letters', 'события топиков, факты на шардах, dead letters'],
   compared_I11: ['all databases before and after', 'все базы до и после'],
   compared_I12: ['records of the topics, rows of the shards, the hash by Postgres', 'записи топиков, строки шардов, хеш по Postgres'],

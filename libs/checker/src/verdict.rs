@@ -1,6 +1,7 @@
 //! The twelve invariants by name, and what was found of each.
 
 use crate::check::{Evidence, Violation};
+use crate::onlooker::CONSUMERS;
 
 /// What must always hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +59,7 @@ pub const INVARIANTS: [Invariant; 12] = [
     invariant(
         "I9",
         "What is kept to recognise repetition stays bounded.",
-        "rows of offsets, idempotency keys past their time",
+        "rows of offsets and idempotency keys past their time, by database",
     ),
     invariant(
         "I10",
@@ -140,6 +141,7 @@ impl Evidence {
             "I5" => (history.keys.len(), Some(Unchecked::NoKeys)),
             "I7" => (history.cancelled.len(), Some(Unchecked::NoCancellations)),
             "I10" => (self.told.records.len(), Some(Unchecked::NoOrders)),
+            "I9" => (CONSUMERS.len(), None),
             "I11" => (0, Some(Unchecked::NeedsReplay)),
             "I3" | "I4" => (snapshot.statuses.len(), Some(Unchecked::NoOrders)),
             _ => (snapshot.orders.len(), Some(Unchecked::NoOrders)),

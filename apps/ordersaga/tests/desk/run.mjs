@@ -56,7 +56,7 @@ async function tab(context, hash = '#/') {
 /** The page's file, with the policy that the service sends. */
 async function fromDisk(route) {
   const { pathname, hostname } = new URL(route.request().url());
-  const policy = `default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self' http://${hostname}:8000 http://${hostname}:8002; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types lit-html`;
+  const policy = `default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self' http://${hostname}:8000 http://${hostname}:8002 http://${hostname}:8003; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types lit-html`;
   const file = pathname === '/' ? 'index.html' : pathname.slice('/desk/'.length);
   await route.fulfill({ path: path.join(DESK_DIR, file), headers: { 'Content-Security-Policy': policy } });
 }
@@ -308,6 +308,13 @@ const checks = {
     await context.close();
   },
 
+  async 'without a playground nothing is said of one'() {
+    const { context, page } = await open();
+    await isLive(page);
+    ensure(!(await page.locator('nav a[href="#/break"], nav a[href="#/proof"]').count()), 'the views are offered');
+    await context.close();
+  },
+
   async 'without scripts the page is text'() {
     const { context, page } = await open('', { javaScriptEnabled: false });
     await shown(page, 'pre', 'curl');
@@ -337,10 +344,10 @@ const views = () => ({
   item: '#/items?item_id=1000',
 });
 
-async function looksRight(form) {
+async function looksRight(form, looked = views()) {
   const { context, page } = await open('#/', FORMS[form]);
   await isLive(page);
-  for (const [view, hash] of Object.entries(views())) {
+  for (const [view, hash] of Object.entries(looked)) {
     await go(page, hash);
     await settled(page);
     await page.screenshot({ path: path.join(out, `${view}-${form}.png`), fullPage: true });
@@ -423,8 +430,55 @@ const letterCheck = {
   },
 };
 
+/** With PLAYGROUND, on a stack of `up --playground`, this is all that is looked at. */
+const playgroundChecks = {
+  async 'a service is killed, and the stack heals'() {
+    const { context, page } = await open('#/break');
+    await shown(page, 'td.lead', 'service-store');
+    await page.click('#kill-service-store');
+    await page.locator('#keep:focus').waitFor();
+    await isAccessible(page, 'the question');
+    await page.keyboard.press('Escape');
+    await page.locator('#kill-service-store:focus').waitFor();
+    await page.keyboard.press('Enter');
+    await page.click('[role=alertdialog] .danger');
+    await shown(page, '.done', /^Healed in .* 0 lost\.$/);
+    await shown(page, '#said', 'Healed in');
+    await page.screenshot({ path: path.join(out, 'healed.png'), fullPage: true });
+    await context.close();
+  },
+
+  async 'a part is frozen and thawed'() {
+    const { context, page } = await open('#/break');
+    await shown(page, 'td.lead', 'shard2');
+    await page.click('#freeze-shard2');
+    await page.click('[role=alertdialog] .danger');
+    await shown(page, '.badge', /^frozen, \d+ s left$/);
+    await shown(page, '.warn', 'Broken.');
+    await shown(page, 'td .badge', 'works');
+    await page.screenshot({ path: path.join(out, 'frozen.png'), fullPage: true });
+    await page.click('#thaw-shard2');
+    await shown(page, '.done', /^Healed in .* 0 lost\.$/);
+    await context.close();
+  },
+
+  async 'the invariants are checked'() {
+    const { context, page } = await open('#/proof');
+    await page.click('#check');
+    await shown(page, '.done', /^No violation: \d+ hold/);
+    await shown(page, 'tr:has(td.lead:text-is("I3")) .badge', 'holds');
+    await shown(page, 'tr:has(td.lead:text-is("I11")) .badge', 'not checked');
+    await context.close();
+  },
+};
+for (const form of Object.keys(FORMS)) {
+  const looked = { break: '#/break', proof: '#/proof' };
+  playgroundChecks[`the playground, ${form}: axe finds nothing, nothing is too wide`] = () => looksRight(form, looked);
+}
+
+const { STUCK, LETTER, PLAYGROUND } = process.env;
+const chosen = STUCK ? stuckCheck : LETTER ? letterCheck : PLAYGROUND ? playgroundChecks : checks;
 let failed = 0;
-const chosen = process.env.STUCK ? stuckCheck : process.env.LETTER ? letterCheck : checks;
 for (const check of Object.entries(chosen)) if (!(await passes(check))) failed += 1;
 await browser.close();
 console.log(failed ? `${failed} checks failed; see ${out}` : `All checks passed; screenshots are in ${out}.`);

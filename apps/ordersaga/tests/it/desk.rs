@@ -9,10 +9,18 @@ use ordersaga_devstack::{Service, TemporaryFolder, programs, run};
 use crate::bed::{Bed, Plan, block_on, skipped};
 use crate::client::order_for;
 
+/// Whether there is what drives the desk; says so if not.
+pub(crate) fn has_browser() -> bool {
+    let missing = ["chromium", "npm"].iter().find(|name| programs::find(name).is_none());
+    if let Some(missing) = missing {
+        skipped(&format!("there is no {missing} (cargo ordersaga test --all installs it)"));
+    }
+    missing.is_none()
+}
+
 /// Runs a test on a system whose services are known to the page at their ports.
 fn in_a_browser(test: impl AsyncFnOnce(&Bed, Browser) -> Result<()>) -> Result<()> {
-    if let Some(missing) = ["chromium", "npm"].iter().find(|name| programs::find(name).is_none()) {
-        skipped(&format!("there is no {missing} (cargo ordersaga test --all installs it)"));
+    if !has_browser() {
         return Ok(());
     }
     let plan = Plan::default().idle().set(Service::Monitoring, "STUCK_AFTER_MS", "500");
@@ -29,17 +37,23 @@ fn in_a_browser(test: impl AsyncFnOnce(&Bed, Browser) -> Result<()>) -> Result<(
         }
         bed.apply_topics().await?;
         bed.start_all().await?;
-        test(bed, Browser { url: monitoring, shots: TemporaryFolder::new("desk")? }).await
+        test(bed, Browser::new(monitoring)?).await
     }))
 }
 
-struct Browser {
+pub(crate) struct Browser {
     url: String,
     shots: TemporaryFolder,
 }
 
 impl Browser {
-    fn command(&self) -> Command {
+    /// One that looks at the desk of this address.
+    pub(crate) fn new(url: String) -> Result<Self> {
+        Ok(Self { url, shots: TemporaryFolder::new("desk")? })
+    }
+
+    /// What drives it.
+    pub(crate) fn command(&self) -> Command {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/desk");
         let mut command = Command::new(folder.join("run"));
         command.arg(&self.url).arg(self.shots.path());

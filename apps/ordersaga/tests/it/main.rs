@@ -35,6 +35,7 @@ mod order_commands;
 mod outage;
 mod overload;
 mod partitioner;
+mod playground;
 mod poison;
 mod registry;
 mod restored;

@@ -24,7 +24,7 @@ const DATA: &str = "мои данные, \\ и 🦀";
 /// A stack that the tool runs in a process of its own.
 pub(crate) struct Up {
     supervisor: Child,
-    http: Client,
+    pub(crate) http: Client,
     history: History,
     // Dropped after the process that works in it.
     folder: TemporaryFolder,
@@ -33,13 +33,19 @@ pub(crate) struct Up {
 
 impl Up {
     pub(crate) async fn start() -> Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with further arguments of the tool.
+    pub(crate) async fn start_with(further: &[&str]) -> Result<Self> {
         let places = alone().await?;
         let folder = TemporaryFolder::new("up")?;
         let log = std::fs::File::create(folder.path().join("said"))?;
         // It ends when the tests do, however they end.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "--", env!("CARGO_BIN_EXE_ordersaga"), "supervise"]);
-        command.args(["--free-ports", "--data"]).arg(folder.path().join(DATA)).env("LC_ALL", "C");
+        command.args(["--free-ports", "--data"]).arg(folder.path().join(DATA)).args(further);
+        command.env("LC_ALL", "C");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let http = Client::builder().no_proxy().timeout(WITHIN).build()?;
         let supervisor = command.spawn().context("cannot start the tool")?;
@@ -88,14 +94,14 @@ impl Up {
     }
 
     /// Kills a process by its number, as the kernel does when memory is short: its children live on.
-    fn kill(&self, name: &str) -> Result<i64> {
+    pub(crate) fn kill(&self, name: &str) -> Result<i64> {
         let pid = self.process(name)?["pid"].as_i64().context("it does not run")?;
         let number = Pid::from_raw(i32::try_from(pid)?).context("no number of a process")?;
         kill_process(number, Signal::KILL)?;
         Ok(pid)
     }
 
-    async fn comes_back(&self, name: &str, old: i64, restarts: u64) -> Result<()> {
+    pub(crate) async fn comes_back(&self, name: &str, old: i64, restarts: u64) -> Result<()> {
         let again = format!("{name} is started again");
         let back = async || {
             let process = self.process(name)?;
@@ -156,7 +162,7 @@ impl Up {
     }
 
     /// What the onlooker of any system sees.
-    async fn holds(&self) -> Result<()> {
+    pub(crate) async fn holds(&self) -> Result<()> {
         let parts = Parts::load(&self.data().join("parts.json"))?;
         let log = Log { broker: parts.broker_address(), prefix: String::new() };
         let mut onlooker = Onlooker::new(&parts.provision("").await?, log, parts.redis_url())?;

@@ -115,7 +115,7 @@ function outcome(incident) {
   if (!incident) return quiet('incident_none');
   return html`
     <p class=${incident.phase === 'HEALED' && !incident.orders_lost ? 'done' : 'warn'}><strong>${summary(incident)}</strong></p>
-    <ul class="plain">${incident.faults.map((fault) => html`<li>${faultText(fault)}</li>`)}</ul>
+    ${incident.faults.map((fault) => html`<p class="quiet">${faultText(fault)}</p>`)}
     ${table('probes', incident.probes, (probe) => probe.what, [
       ['probe', (probe) => t(`probe_${probe.what}`), 'lead'],
       ['state', (probe) => badge(COLOURS[probe.state], t(`probed_${probe.state}`)), 'state'],

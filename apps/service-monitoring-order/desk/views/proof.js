@@ -91,5 +91,5 @@ const inWords = (key, own) => (t(key) === key ? own : t(key));
 const promise = ({ name, promise, compared, why, violations }) => html`
   <p>${inWords(`promise_${name}`, promise)}</p>
   <p class="quiet">${t('compared', { what: inWords(`compared_${name}`, compared) })} ${why ? t(`why_${why}`) : null}</p>
-  ${violations.map(({ order_id, what }) => html`<p class="violation">${order_id ? orderLink(order_id) : null} ${what}</p>`)}
+  ${violations.map(({ order_id, what }) => html`<p class="id">${order_id ? orderLink(order_id) : null} ${what}</p>`)}
 `;
