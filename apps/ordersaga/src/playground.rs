@@ -47,6 +47,7 @@ pub(crate) fn beside(
         ("HTTP_ORIGINS", origins),
         ("DOCS_URLS", documents.join(",")),
         ("LOG_FORMAT", "json".to_owned()),
+        ("RUST_LIB_BACKTRACE", "0".to_owned()),
     ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value)).into();
     let arguments = vec!["--data".into(), folder.into()];

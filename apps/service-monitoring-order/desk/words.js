@@ -337,7 +337,7 @@ export const WORDS = {
   compared_I12: ['records of the topics, rows of the shards, the hash by Postgres', 'записи топиков, строки шардов, хеш по Postgres'],
   why_ORDERS_IN_FLIGHT: ['Orders are in flight: it is checked when none is.', 'Есть незавершённые заказы: проверяется, когда их нет.'],
   why_NO_KEYS: ['Only clients know their keys, and no order was placed from here yet.', 'Свои ключи знают только клиенты, а отсюда заказов ещё не было.'],
-  why_NO_CANCELLATIONS: ['No order was cancelled from here yet.', 'Отсюда заказы ещё не отменялись.'],
+  why_NO_CANCELLATIONS: ['None of these orders was cancelled from here.', 'Ни один из этих заказов не отменялся отсюда.'],
   why_NEEDS_REPLAY: ['It takes reading all topics again, as ordersaga chaos does.', 'Нужно перечитать все топики, как делает ordersaga chaos.'],
   why_NO_ORDERS: ['There is no order yet that has ended.', 'Завершённых заказов ещё нет.'],
 

@@ -92,7 +92,7 @@ pub enum Unchecked {
     OrdersInFlight,
     /// Only clients know their keys, and this one has placed no order.
     NoKeys,
-    /// This client has cancelled no order.
+    /// Of these orders this client has cancelled none.
     NoCancellations,
     /// It takes reading all topics again.
     NeedsReplay,

@@ -136,7 +136,7 @@ enum WhyUnchecked {
     OrdersInFlight,
     /// Only clients know their keys, and the playground has placed no order.
     NoKeys,
-    /// The playground has cancelled no order.
+    /// Of these orders the playground has cancelled none.
     NoCancellations,
     /// It takes reading all topics again, as `ordersaga chaos` does.
     NeedsReplay,

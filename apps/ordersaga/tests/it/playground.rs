@@ -134,7 +134,10 @@ fn what_the_playground_breaks_heals_and_nothing_else_is_touched() -> Result<()> 
         ground.act("redis", "freeze").await?;
         let old = ground.up.kill(NAME)?;
         ground.up.comes_back(NAME, old, 1).await?;
-        until("it is thawed", async || Ok(ground.state_of("redis").await? == "RUNNING")).await?;
+        // It may not listen yet.
+        let is_thawed =
+            async || ground.state_of("redis").await.is_ok_and(|state| state == "RUNNING");
+        until("it is thawed", async || Ok(is_thawed().await)).await?;
         ground.act("redis", "freeze").await?;
         ground.up.stop().await
     })
@@ -169,11 +172,14 @@ fn the_proof_holds_and_finds_what_was_planted() -> Result<()> {
         )
         .fetch_one(&mut PgConnection::connect(&store).await?)
         .await?;
-        let proof = ground.proof().await?;
-        for name in ["I2", "I3", "I4"] {
-            let found = verdict(&proof, name)?;
-            ensure!(found["verdict"] == "VIOLATED", "{found}");
-        }
+        // An order is looked at when it has not changed for some seconds.
+        until("it is found", async || {
+            proof = ground.proof().await?;
+            let found = ["I2", "I3", "I4"].map(|name| verdict(&proof, name));
+            Ok(found.into_iter().all(|one| one.is_ok_and(|one| one["verdict"] == "VIOLATED")))
+        })
+        .await
+        .with_context(|| format!("{proof:#}"))?;
         let found = verdict(&proof, "I3")?;
         ensure!(found["violations"][0]["order_id"] == planted, "{planted}: {found}");
         ground.up.stop().await
