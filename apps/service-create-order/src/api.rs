@@ -1,4 +1,6 @@
-//! The HTTP API: create and cancel.
+//! The HTTP API: create, cancel and [`find`].
+
+pub(crate) mod find;
 
 use ordersaga_contract::OrderId;
 use ordersaga_runtime::http::{
@@ -334,7 +336,7 @@ impl Api {
 
 #[derive(Tags)]
 enum Tag {
-    /// Placing and cancelling orders.
+    /// Placing, cancelling and finding orders.
     Orders,
 }
 
@@ -431,9 +433,7 @@ impl Api {
         // any number, so that their events need a bound as well.
         let most = self.outbox_limit.saturating_mul(2);
         match self.submit(&self.orders, cancel, most).await? {
-            Answer::Unknown => {
-                Err(LookupFailure::not_found("There is no order with this order_id."))
-            }
+            Answer::Unknown => Err(LookupFailure::not_found(UNKNOWN)),
             Answer::Cancelled { is_replayed } => {
                 let order_id = order.get();
                 let cancelled = OrderCancelled { order_id, status: Cancelling::Cancelling };
@@ -444,6 +444,7 @@ impl Api {
     }
 }
 
+const UNKNOWN: &str = "There is no order with this order_id.";
 const UNDECIDED: &str = "The database did not answer in time: the request may or may not have had \
                          its effect. Repeating it with the same Idempotency-Key is safe.";
 

@@ -1,18 +1,18 @@
-//! The SQL of service-create-order. Each function is one or two statements for a whole batch, in
-//! the caller's transaction.
+//! The SQL of service-create-order. Each function is one or two statements, those that write for a
+//! whole batch and in the caller's transaction.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
-use ordersaga_contract::{ClientId, Order, OrderId};
+use ordersaga_contract::{Cancellation, ClientId, Fact, Order, OrderId, Reason};
 use ordersaga_runtime::event::publish;
 use ordersaga_runtime::idempotency::Claim;
 use ordersaga_saga::order::{Input, OrderState, Transition, advance as decide};
 use prometheus::HistogramVec;
-use sagabus::{Batch, Insert, Outbox};
+use sagabus::{Batch, Checkout, Insert, Outbox};
 use sqlx::migrate::Migrator;
-use sqlx::{FromRow, PgConnection};
+use sqlx::{FromRow, PgConnection, PgPool};
 use std::sync::LazyLock;
 
 /// The migrations of this service's database.
@@ -217,6 +217,62 @@ struct OrderRow {
     state: i16,
     traceparent: Option<String>,
     created_at: DateTime<Utc>,
+}
+
+/// An order as it is stored.
+pub(crate) struct StoredOrder {
+    pub(crate) order: Order,
+    pub(crate) state: OrderState,
+    pub(crate) cancellation: Option<Cancellation>,
+    pub(crate) created_at: DateTime<Utc>,
+    pub(crate) updated_at: DateTime<Utc>,
+    /// Events of it may wait to be published.
+    pub(crate) events_wait: bool,
+}
+
+/// The order, if there is one.
+pub(crate) async fn find_order(
+    pool: &PgPool,
+    order: OrderId,
+) -> anyhow::Result<Option<StoredOrder>> {
+    #[derive(FromRow)]
+    struct Row {
+        #[sqlx(flatten)]
+        order: OrderRow,
+        ended_by: Option<i16>,
+        reason: Option<i16>,
+        updated_at: DateTime<Utc>,
+    }
+    let mut connection = Checkout::take(pool).await?;
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT order_id, item_id, seller_id, client_id, quantity, state, traceparent, created_at, \
+                ended_by, reason, updated_at FROM orders WHERE order_id = $1",
+    )
+    .bind(order.get())
+    .fetch_optional(&mut *connection)
+    .await
+    .context("finding an order")?;
+    let found = match row {
+        Some(Row { order, ended_by, reason, updated_at }) => Some(StoredOrder {
+            events_wait: Outbox::may_hold(&mut connection, &[order.created_at, updated_at])
+                .await
+                .context("looking at the outbox")?,
+            cancellation: cancellation_of(ended_by, reason),
+            state: state_of(order.state)?,
+            created_at: order.created_at,
+            order: order.order()?,
+            updated_at,
+        }),
+        None => None,
+    };
+    connection.keep();
+    Ok(found)
+}
+
+/// Who ended an order and why, by the codes of both.
+fn cancellation_of(ended_by: Option<i16>, reason: Option<i16>) -> Option<Cancellation> {
+    let initiator = Fact::from_code(ended_by?)?.initiator()?;
+    Some(Cancellation { initiator, reason: Reason::from_code(reason?)? })
 }
 
 /// What inputs have made of an order.

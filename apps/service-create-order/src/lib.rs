@@ -21,13 +21,14 @@ use sagabus::group_commit;
 
 pub use http_only::main as http_only_main;
 
+use crate::api::find::FindApi;
 use crate::config::Config;
 
 const NAME: &str = "service-create-order";
 
 /// The service's `main`.
 pub fn main() -> anyhow::Result<ExitCode> {
-    if http::print_spec::<api::Api>(&api::ABOUT) {
+    if http::print_spec::<(api::Api, FindApi)>(&api::ABOUT) {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(migrated) = service::migrate(NAME, db::MIGRATIONS) {
@@ -45,6 +46,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let (group, batches) = group_commit(desk::QUEUE, desk::BATCH);
     let (bulk_group, bulks) = group_commit(desk::BULKS, 1);
     let api = api::Api::new(&config, group, bulk_group, outbox.clone());
+    let api = (api, FindApi::new(pool.clone(), config.order_deadline_seconds)?);
     let http = HttpService::new(api::ABOUT, api, service.health.clone(), &config.service.http);
     service.serve(http.large_body(api::BULK_PATH, api::BULK_BYTES)).await?;
     let keys = Keys::new("order_id", &config.idempotency);

@@ -1,5 +1,7 @@
 // The page's texts, in English and Russian. Names of the API (steps, facts) are the same in both.
 
+import { WITNESS_WORDS } from './words/witness.js';
+
 const LANGUAGES = ['en', 'ru'];
 
 export const WORDS = {
@@ -355,6 +357,8 @@ export const WORDS = {
   items_no_list: ['This store lists no items. Look one up by its id.', 'Этот склад не перечисляет товары. Посмотрите по номеру.'],
   add: ['Add item', 'Добавить товар'],
   added: ['Item {id} is added.', 'Товар {id} добавлен.'],
+
+  ...WITNESS_WORDS,
 
   ms: ['{n} ms', '{n} мс'],
   s: ['{n} s', '{n} с'],

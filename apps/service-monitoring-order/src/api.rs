@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use ordersaga_contract::{Fact, Initiator, OrderId, Reason};
+use ordersaga_contract::{Fact, OrderId};
 use ordersaga_runtime::clock;
 use ordersaga_runtime::http::{
-    About, Access, Bounded, Failure, Id, JsonBody, LookupFailure, Principal, RequestPlace, Scope,
+    About, Access, Bounded, CancelInitiator, CancelReason, Failure, Id, JsonBody, LookupFailure,
+    Principal, RequestPlace, Scope,
 };
 use ordersaga_saga::status::{Heard, Step, fold};
 use poem::web::Data;
@@ -101,11 +102,11 @@ pub(crate) struct OrderStatus {
     /// Why it is over.
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<ReasonName>,
+    reason: Option<CancelReason>,
     /// Who ended it.
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    initiator: Option<InitiatorName>,
+    initiator: Option<CancelInitiator>,
     /// When it was placed. Left out while an answer of the store's is all that was heard of it.
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,11 +179,11 @@ struct FactHeard {
     /// Why, if it ends the order.
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<ReasonName>,
+    reason: Option<CancelReason>,
     /// Who, if it ends the order.
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    initiator: Option<InitiatorName>,
+    initiator: Option<CancelInitiator>,
 }
 
 /// How far an order is.
@@ -211,36 +212,6 @@ enum FactName {
     Released,
     /// It was ended.
     Cancelled,
-}
-
-/// Why an order ended.
-#[derive(Enum, Serialize, Clone, Copy)]
-#[oai(rename = "CancelReason", rename_all = "SCREAMING_SNAKE_CASE")]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-enum ReasonName {
-    /// Fewer units were free than the order wants.
-    OutOfStock,
-    /// The store has no such item.
-    ItemNotFound,
-    /// The item is another seller's.
-    SellerMismatch,
-    /// The client cancelled it.
-    CancelledByClient,
-    /// The store did not answer in time.
-    DeadlineExceeded,
-}
-
-/// Who ended an order.
-#[derive(Enum, Serialize, Clone, Copy)]
-#[oai(rename = "CancelInitiator", rename_all = "lowercase")]
-#[serde(rename_all = "lowercase")]
-enum InitiatorName {
-    /// The client.
-    Client,
-    /// The store.
-    Store,
-    /// The deadline.
-    Deadline,
 }
 
 #[derive(ApiResponse)]
@@ -460,30 +431,8 @@ impl From<Heard> for FactHeard {
                 }
             },
             time: heard.time,
-            reason: heard.reason.map(ReasonName::from),
-            initiator: heard.fact.initiator().map(InitiatorName::from),
-        }
-    }
-}
-
-impl From<Reason> for ReasonName {
-    fn from(reason: Reason) -> Self {
-        match reason {
-            Reason::OutOfStock => Self::OutOfStock,
-            Reason::ItemNotFound => Self::ItemNotFound,
-            Reason::SellerMismatch => Self::SellerMismatch,
-            Reason::CancelledByClient => Self::CancelledByClient,
-            Reason::DeadlineExceeded => Self::DeadlineExceeded,
-        }
-    }
-}
-
-impl From<Initiator> for InitiatorName {
-    fn from(initiator: Initiator) -> Self {
-        match initiator {
-            Initiator::Client => Self::Client,
-            Initiator::Store => Self::Store,
-            Initiator::Deadline => Self::Deadline,
+            reason: heard.reason.map(CancelReason::from),
+            initiator: heard.fact.initiator().map(CancelInitiator::from),
         }
     }
 }

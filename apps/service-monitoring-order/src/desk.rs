@@ -35,7 +35,10 @@ pub(crate) static FILES: &[(&str, &[u8])] = files![
     "views/proof.js",
     "views/shards.js",
     "views/stuck.js",
+    "views/witnesses.js",
+    "witness.js",
     "words.js",
+    "words/witness.js",
 ];
 
 #[cfg(test)]

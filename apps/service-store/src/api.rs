@@ -1,6 +1,8 @@
-//! The HTTP API: find and add items, and [`lists`] of them.
+//! The HTTP API: find and add items, [`lists`] of them, and what the store knows for itself
+//! ([`witness`]).
 
 pub(crate) mod lists;
+pub(crate) mod witness;
 
 use ordersaga_runtime::http::{
     About, Access, AsciiText, Bounded, Client, Failure, Id, JsonBody, Link, LookupFailure,
@@ -41,7 +43,10 @@ pub(crate) const ABOUT: About = About {
         field: "item_id",
         description: "Finds the item.",
     }],
-    variants: &[],
+    variants: &[(
+        "StoreDecision",
+        &["DECIDED_RESERVED", "DECIDED_RELEASED", "DECIDED_REFUSED", "DECIDED_TOMBSTONE"],
+    )],
 };
 
 /// The operations and what they need.

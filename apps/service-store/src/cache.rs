@@ -62,6 +62,14 @@ static GET: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// Returns the entry, and for how many milliseconds it stays.
+static LOOK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local key = 'item:' .. (redis.call('GET', 'item:epoch') or '0') .. ':' .. ARGV[1]
+         return {redis.call('GET', key), redis.call('PTTL', key)}",
+    )
+});
+
 /// Puts an entry (item, version, JSON, milliseconds, epoch) unless a newer version is known or the
 /// epoch is another than when the caller looked.
 static PUT: LazyLock<Script> = LazyLock::new(|| {
@@ -103,6 +111,20 @@ pub(crate) enum Lookup {
     Miss { epoch: String, version: i64 },
     /// The cache is not to be used now.
     Bypass,
+}
+
+/// What the cache has of an item, for who wants to see the cache and not the item.
+pub(crate) enum Cached {
+    /// The item, for so long.
+    Item { version: i64, view: Box<ItemView>, expires_in_ms: i64 },
+    /// That there is a version as high as this.
+    Mark { version: i64, expires_in_ms: i64 },
+    /// That there is no such item.
+    Absent,
+    /// Nothing.
+    Nothing,
+    /// The cache is not to be used now.
+    Unusable,
 }
 
 pub(crate) struct Cache {
@@ -159,7 +181,7 @@ impl Cache {
     }
 
     async fn try_get(&self, item: ItemId) -> anyhow::Result<Lookup> {
-        if self.suspect.load(Ordering::Acquire) || !self.dependency.is_up() {
+        if !self.is_usable() {
             return Ok(Lookup::Bypass);
         }
         let mut redis = self.redis.clone();
@@ -171,6 +193,35 @@ impl Cache {
             "null" => Lookup::KnownAbsent,
             json => Lookup::Found(serde_json::from_str(json)?),
         })
+    }
+
+    /// What the cache has of an item. Counts as no lookup.
+    pub(crate) async fn look(&self, item: ItemId) -> Cached {
+        self.try_look(item).await.unwrap_or(Cached::Unusable)
+    }
+
+    async fn try_look(&self, item: ItemId) -> anyhow::Result<Cached> {
+        if !self.is_usable() {
+            return Ok(Cached::Unusable);
+        }
+        let mut redis = self.redis.clone();
+        let answer = LOOK.arg(item.get()).invoke_async(&mut redis).await;
+        let (entry, expires_in_ms): (Option<String>, i64) = self.noticing(answer)?;
+        let Some((version, json)) = entry.as_deref().and_then(|e| e.split_once('|')) else {
+            return Ok(Cached::Nothing);
+        };
+        let version = version.parse()?;
+        Ok(match json {
+            "" => Cached::Mark { version, expires_in_ms },
+            "null" => Cached::Absent,
+            json => {
+                Cached::Item { version, view: Box::new(serde_json::from_str(json)?), expires_in_ms }
+            }
+        })
+    }
+
+    fn is_usable(&self) -> bool {
+        !self.suspect.load(Ordering::Acquire) && self.dependency.is_up()
     }
 
     /// Offers what was loaded: an item with its version, or that there is none.

@@ -3,12 +3,12 @@
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
-use ordersaga_contract::{ItemId, Order, Reason, SellerId};
+use ordersaga_contract::{ItemId, Order, OrderId, Reason, SellerId};
 use ordersaga_runtime::idempotency::{Claim, Keys};
 use ordersaga_runtime::rows::Rows;
 use ordersaga_runtime::{clock, postgres};
 use ordersaga_saga::stock::{Ledger, Reservation, Stock};
-use sagabus::{Checkout, crash};
+use sagabus::{Checkout, Outbox, crash};
 use sqlx::migrate::Migrator;
 use sqlx::types::Json;
 use sqlx::{Connection, FromRow, PgConnection, PgPool};
@@ -295,6 +295,48 @@ pub(crate) async fn find_item(
         };
         (view, row.version)
     }))
+}
+
+/// What was decided for an order.
+pub(crate) struct StoredReservation {
+    pub(crate) order: Order,
+    pub(crate) reservation: Reservation,
+    pub(crate) time: DateTime<Utc>,
+    /// The event that tells of it may wait to be published.
+    pub(crate) events_wait: bool,
+}
+
+/// What was decided for an order, if anything was.
+pub(crate) async fn find_reservation(
+    pool: &PgPool,
+    order: OrderId,
+) -> anyhow::Result<Option<StoredReservation>> {
+    #[derive(FromRow)]
+    struct Row {
+        #[sqlx(flatten)]
+        row: LedgerRow,
+        updated_at: DateTime<Utc>,
+    }
+    let mut connection = Checkout::take(pool).await?;
+    let found: Option<Row> = sqlx::query_as(
+        "SELECT order_id, item_id, seller_id, client_id, quantity::bigint, NULL::bigint AS reserved, \
+                state, reason, updated_at FROM reservation WHERE order_id = $1",
+    )
+    .bind(order.get())
+    .fetch_optional(&mut *connection)
+    .await
+    .context("finding a reservation")?;
+    let found = match found {
+        Some(Row { row, updated_at: time }) => {
+            let (order, reservation) = row.reservation()?;
+            let events_wait = Outbox::may_hold(&mut connection, &[time]).await;
+            let events_wait = events_wait.context("looking at the outbox")?;
+            Some(StoredReservation { order, reservation, time, events_wait })
+        }
+        None => None,
+    };
+    connection.keep();
+    Ok(found)
 }
 
 /// Notes a doubt: the cache may hold items older than the database.

@@ -8,6 +8,7 @@ mod items;
 mod lists;
 mod reservations;
 mod view;
+mod witness;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,13 +21,15 @@ use ordersaga_runtime::rows::Rows;
 use ordersaga_runtime::service::{self, Service};
 
 use crate::api::lists::ListApi;
+use crate::api::witness::WitnessApi;
 use crate::config::Config;
 use crate::lists::Lists;
+use crate::witness::Witness;
 
 const NAME: &str = "service-store";
 
 fn main() -> anyhow::Result<ExitCode> {
-    if http::print_spec::<(api::Api, ListApi)>(&api::ABOUT) {
+    if http::print_spec::<(api::Api, ListApi, WitnessApi)>(&api::ABOUT) {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(migrated) = service::migrate(NAME, db::MIGRATIONS) {
@@ -45,7 +48,9 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let rows = Rows::new("item", config.items_limit);
     let items = items::Items::new(service.pool.clone(), cache.clone(), keys.clone(), rows.clone());
     let api = api::Api::new(items, RateLimit::new(config.items_per_second));
-    let api = (api, ListApi::new(Lists::new(service.pool.clone())));
+    let lists = ListApi::new(Lists::new(service.pool.clone()));
+    let witness = WitnessApi::new(Witness::new(service.pool.clone(), cache.clone()));
+    let api = (api, lists, witness);
     let http = &config.service.http;
     service.serve(HttpService::new(api::ABOUT, api, service.health.clone(), http)).await?;
 

@@ -23,6 +23,8 @@ const INSERT: &str = "INSERT INTO sagabus.outbox (lease, at, messages, records, 
      cache_versions) VALUES ($1, $2, $3, $4, $5, $6) RETURNING id";
 /// The number of the first parameter that a statement given to [`Outbox::commit_at_once`] may use.
 pub const FIRST_PARAMETER: usize = 7;
+/// Rows that are looked at, to tell whether some messages wait.
+const LOOKED_AT: i64 = 1_000;
 
 /// The messages of one transaction.
 #[derive(Debug, FromRow)]
@@ -142,6 +144,23 @@ impl Outbox {
     /// to be exact, every writer would have to hear of every other's.
     pub fn waiting(&self) -> i64 {
         self.0.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Whether messages of these times are still among those that wait: written, and not known to be
+    /// published. A row is deleted up to half a second after it was published. Of more than
+    /// a thousand rows the oldest are looked at, and what is younger than they are counts as waiting.
+    pub async fn may_hold(
+        connection: &mut PgConnection,
+        times: &[DateTime<Utc>],
+    ) -> sqlx::Result<bool> {
+        sqlx::query_scalar(
+            "SELECT coalesce(bool_or(at = ANY($1)) OR count(*) = $2 AND max(at) <= ANY($1), false) \
+             FROM (SELECT at FROM sagabus.outbox ORDER BY id LIMIT $2) oldest",
+        )
+        .bind(times)
+        .bind(LOOKED_AT)
+        .fetch_one(connection)
+        .await
     }
 
     pub(crate) fn set_waiting(&self, messages: i64) {

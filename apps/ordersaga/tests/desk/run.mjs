@@ -9,6 +9,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { chromium } from 'playwright-core';
+import { CASES, NOW, accounts } from './witness.cases.mjs';
 
 const [url, out] = process.argv.slice(2);
 if (!url || !out) {
@@ -25,7 +26,7 @@ const browser = await chromium.launch({ executablePath: CHROMIUM, args });
 
 // Chromium reports each 4xx as an error. These are asked for knowingly: what an older service lacks, an
 // order that does not exist, one with a wrong field.
-const MAY_FAIL = /\/api\/v1\/(stream|items|items\/find|items\/reservations|status|orders\/create)(\?|$)/;
+const MAY_FAIL = /\/api\/v1\/(stream|items|items\/(find|reservations|witness)|status|status\/evidence|orders\/(create|find)|reservations\/find)(\?|$)/;
 const complaints = [];
 
 function ensure(condition, text) {
@@ -229,6 +230,60 @@ const checks = {
     await context.close();
   },
 
+  async 'accounts of an order are compared: what is on its way is told from a contradiction'() {
+    const { context, page } = await open();
+    const order = await page.evaluate(async () => (await import('/desk/witness.js')).WITNESSES);
+    for (const [name, data, verdict, findings] of CASES) {
+      // What is undefined would come as null.
+      const said = Object.entries(accounts(data, order)).map(([who, account]) => [who, account, account.data === undefined]);
+      const found = await page.evaluate(
+        async ([said, now]) => {
+          const { compare } = await import('/desk/witness.js');
+          const known = said.map(([who, account, isSilent]) => [who, isSilent ? { ...account, data: undefined } : account]);
+          return compare('7', Object.fromEntries(known), now);
+        },
+        [said, NOW],
+      );
+      const told = found.findings.map(({ key, facts = [], who }) => `${key} ${facts.join('+')} ${who}`);
+      ensure(found.verdict === verdict && `${told}` === `${findings}`, `${name}: ${found.verdict}, ${told}`);
+    }
+    await context.close();
+  },
+
+  async 'all witnesses of an order are asked, and agree'() {
+    const { context, page } = await open(`#/orders/${order}`);
+    await page.click('#ask-witnesses');
+    await shown(page, '.verdict.done', 'All agree');
+    for (const state of ['CANCELLED', 'RELEASED', 'all facts']) await shown(page, '.witnesses .badge', state);
+    await context.close();
+  },
+
+  async 'what one witness has not heard yet is asked for again until all agree, and a contradiction is red'() {
+    const { context, page } = await open();
+    let [isBehind, state] = [true, 'RELEASED'];
+    const rewrite = (pattern, change) =>
+      page.route(pattern, async (route) => {
+        const response = await route.fetch();
+        await route.fulfill({ response, body: change(await response.text()) });
+      });
+    await rewrite(/status\?.*wait_ms=0/, (text) => (isBehind ? text.replace(/,\{"fact":"RELEASED"[^}]*\}/, '') : text));
+    await rewrite(/reservations\/find/, (text) => text.replace('"RELEASED"', `"${state}"`));
+    await go(page, `#/orders/${order}`);
+    await page.click('#ask-witnesses');
+    await shown(page, '.verdict.warn', 'RELEASED was decided');
+    await shown(page, '.witnesses .delay', 'monitoring');
+    await isAccessible(page, 'a delay');
+    await page.screenshot({ path: path.join(out, 'witnesses-delay.png'), fullPage: true });
+    isBehind = false;
+    await shown(page, '.verdict.done', 'All agree');
+    state = 'TOMBSTONE';
+    await page.click('#ask-witnesses');
+    await shown(page, '.verdict.problem', 'RESERVED is known to monitoring, and unknown to store');
+    await isAccessible(page, 'a contradiction');
+    await page.screenshot({ path: path.join(out, 'witnesses-contradiction.png'), fullPage: true });
+    await context.close();
+  },
+
   async 'an item is added, found and ordered'() {
     const { context, page } = await open('#/items');
     const form = page.locator('form', { has: page.locator('[name=price]') });
@@ -344,12 +399,20 @@ const views = () => ({
   item: '#/items?item_id=1000',
 });
 
+/** Opens what opens by a button. */
+async function unfold(page) {
+  if (!(await page.locator('#ask-witnesses').count())) return;
+  await page.click('#ask-witnesses');
+  await page.locator('.verdict').waitFor();
+}
+
 async function looksRight(form, looked = views()) {
   const { context, page } = await open('#/', FORMS[form]);
   await isLive(page);
   for (const [view, hash] of Object.entries(looked)) {
     await go(page, hash);
     await settled(page);
+    await unfold(page);
     await page.screenshot({ path: path.join(out, `${view}-${form}.png`), fullPage: true });
     const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     ensure(over <= 0, `${view} is ${over} px too wide`);

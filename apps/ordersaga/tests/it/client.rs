@@ -16,6 +16,7 @@ use crate::bed::{Bed, LOOK, WITHIN};
 pub(crate) const CREATE: &str = "/api/v1/orders/create";
 pub(crate) const CREATE_MANY: &str = "/api/v1/orders/create-many";
 pub(crate) const CANCEL: &str = "/api/v1/orders/cancel";
+pub(crate) const FIND_ORDER: &str = "/api/v1/orders/find";
 pub(crate) const STATUS: &str = "/api/v1/status";
 pub(crate) const EVIDENCE: &str = "/api/v1/status/evidence";
 pub(crate) const DEAD_LETTERS: &str = "/api/v1/dead-letters";
@@ -25,6 +26,8 @@ pub(crate) const STATS: &str = "/api/v1/stats";
 pub(crate) const STREAM: &str = "/api/v1/stream";
 pub(crate) const ITEMS: &str = "/api/v1/items";
 pub(crate) const RESERVATIONS: &str = "/api/v1/items/reservations";
+pub(crate) const WITNESS: &str = "/api/v1/items/witness";
+pub(crate) const FIND_RESERVATION: &str = "/api/v1/reservations/find";
 pub(crate) const FIND: &str = "/api/v1/items/find";
 pub(crate) const ADD: &str = "/api/v1/items/add";
 

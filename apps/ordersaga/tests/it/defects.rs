@@ -201,6 +201,9 @@ fn defect_08_unknown_orders_are_404_and_cancelling_twice_is_202() -> Result<()> 
             (Service::Monitoring, "/api/v1/status?order_id=77"),
             (Service::Store, "/api/v1/items/find?item_id=77"),
             (Service::Store, "/api/v1/items/reservations?item_id=77"),
+            (Service::Store, "/api/v1/items/witness?item_id=77"),
+            (Service::Store, "/api/v1/reservations/find?order_id=77"),
+            (Service::CreateOrder, "/api/v1/orders/find?order_id=77"),
         ] {
             let answer = bed.get(service, path).await?;
             ensure!(answer.expect(404)?["type"] == "urn:ordersaga:problem:not-found", "{answer:?}");

@@ -50,3 +50,4 @@ mod streams;
 mod tool;
 mod trace;
 mod up;
+mod witnesses;

@@ -1,6 +1,6 @@
 // One order: what came true of it, who said so, who must speak next, and how to end it.
 
-import { Intent, item, pathOf, services, status } from '../api.js';
+import { Intent, ask, item, pathOf, services, status } from '../api.js';
 import { partitionOf } from '../partition.js';
 import { Reading, refresh, say } from '../page.js';
 import { live } from '../stream.js';
@@ -8,6 +8,7 @@ import { mix, t } from '../words.js';
 import { html } from '../vendor/lit-html/lit-html.js';
 import { records } from './evidence.js';
 import { DEADLINE, badge, card, clientLink, copyAs, curl, dated, exactly, gap, itemLink, kcat, ms, num, pairs, problemBox, seconds, shown, since } from './parts.js';
+import { heardOf, openWitnesses, showWitnesses } from './witnesses.js';
 
 let id = '';
 /** What is shown while the user decides to cancel: it must not change under the button. */
@@ -15,6 +16,8 @@ let frozen = null;
 let cancelling = null;
 let intent = new Intent();
 const told = new Reading();
+/** What create-order has of it: the deadline is its own setting. */
+const placed = new Reading();
 const bought = new Reading();
 
 export const order = {
@@ -26,6 +29,8 @@ export const order = {
     [id, frozen, cancelling, intent] = [given, null, null, new Intent()];
     told.forget();
     bought.forget();
+    placed.forget();
+    openWitnesses(id);
     told.read(() => status(id).then(hear));
   },
   hear(name, data) {
@@ -35,6 +40,7 @@ export const order = {
     <div class="row"><h1 tabindex="-1">${order.title()}</h1>${told.data ? [badge(told.data.step), cancelButton(told.data)] : null}</div>
     ${told.data ? cancelNote(frozen ?? told.data) : null}
     ${shown({ ...told, data: frozen ?? told.data, problem: told.data ? undefined : told.problem }, whole)}
+    ${isId(id) ? showWitnesses() : null}
   `,
 };
 
@@ -47,8 +53,10 @@ function hear(heard) {
   if (heard.order_id !== id) return heard;
   const before = told.data;
   if (!before) bought.read(() => item(heard.item_id));
+  if (!before && waitOf(heard)?.key === 'next_answer') placed.read(() => ask(services.create, '/api/v1/orders/find', { query: { order_id: id } }));
   // Facts are only added: an answer with fewer is older.
   if (!before || heard.facts.length <= before.facts.length) return before ?? heard;
+  heardOf(id);
   const known = new Set(before.facts.map(nameOf));
   const news = heard.facts.filter((fact) => !known.has(nameOf(fact)));
   if (cancelling) heardOfCancel(heard, news);
@@ -134,13 +142,16 @@ function next(status) {
   const wait = waitOf(status);
   if (!wait) return html`<p>${t(status.is_cancelled ? 'next_over' : 'next_shipping')}</p>`;
   return html`<p>${t(wait.key)} <span class="quiet">${t('waits_since', { gap: seconds(since(wait.from)) })}</span></p>
-    ${wait.key === 'next_answer' ? countdown(ms(status.created_at) + DEADLINE - Date.now()) : null}`;
+    ${wait.key === 'next_answer' ? countdown(ms(status.created_at), placed.data?.data.deadline) : null}`;
 }
 
-const countdown = (left) => html`
-  <progress max=${DEADLINE} .value=${Math.max(0, left)} aria-label=${t('deadline_left')}></progress>
-  <p>${t(left > 0 ? 'deadline_in' : 'deadline_over', { gap: seconds(Math.abs(left)) })}
-    <span class="quiet">${t('deadline_default', { n: DEADLINE / 1000 })}</span></p>`;
+function countdown(created, deadline) {
+  const whole = deadline ? ms(deadline) - created : DEADLINE;
+  const left = created + whole - Date.now();
+  return html`<progress max=${whole} .value=${Math.max(0, left)} aria-label=${t('deadline_left')}></progress>
+    <p>${t(left > 0 ? 'deadline_in' : 'deadline_over', { gap: seconds(Math.abs(left)) })}
+      ${deadline ? null : html`<span class="quiet">${t('deadline_default', { n: DEADLINE / 1000 })}</span>`}</p>`;
+}
 
 // Cancelling: ask, send, and report the facts that follow.
 

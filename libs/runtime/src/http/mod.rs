@@ -7,6 +7,7 @@
 
 pub(crate) mod auth;
 mod body;
+mod cancellation;
 mod connections;
 mod docs;
 mod document;
@@ -34,6 +35,7 @@ mod wrong_fields;
 mod tests;
 
 pub use auth::{Access, Principal, Scope, Scopes};
+pub use cancellation::{CancelInitiator, CancelReason};
 pub use document::{About, Link, print_spec, spec};
 pub use events::event;
 pub use json::JsonBody;
