@@ -5,14 +5,14 @@ pub(crate) mod find;
 use ordersaga_contract::OrderId;
 use ordersaga_runtime::http::{
     About, Access, AsciiText, Bounded, Failure, IDEMPOTENCY_KEY, Id, JsonBody, Link, List,
-    LookupFailure, Principal, Problem, ProblemType, Scope, Shed,
+    LookupFailure, Principal, Problem, ProblemType, Scope, Shed, given,
 };
 use poem::http::HeaderMap;
 use poem_openapi::param::{Header, Query};
 use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi, Tags};
 use sagabus::{GroupCommit, Outbox, Rejected};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::desk::{Answer, BATCH, Command, Key, Placement};
@@ -151,11 +151,6 @@ impl Example for NewOrders {
         let two = vec![BulkOrder::example(), BulkOrder::example()];
         Self { orders: List::new(two).expect("there are few") }
     }
-}
-
-/// What may be left out, but is no null.
-fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(from).map(Some)
 }
 
 fn id(number: i64) -> Id {

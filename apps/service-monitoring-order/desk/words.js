@@ -1,5 +1,6 @@
 // The page's texts, in English and Russian. Names of the API (steps, facts) are the same in both.
 
+import { SHUFFLE_WORDS } from './words/shuffle.js';
 import { WITNESS_WORDS } from './words/witness.js';
 
 const LANGUAGES = ['en', 'ru'];
@@ -359,6 +360,7 @@ export const WORDS = {
   added: ['Item {id} is added.', 'Товар {id} добавлен.'],
 
   ...WITNESS_WORDS,
+  ...SHUFFLE_WORDS,
 
   ms: ['{n} ms', '{n} мс'],
   s: ['{n} s', '{n} с'],

@@ -1,8 +1,9 @@
-//! The HTTP API: an order's status and the [`evidence`] of it, [`lists`] of orders, dead [`letters`]
-//! and what a [`dry_run`] of one tells, and how far the [`partitions`] are.
+//! The HTTP API: an order's status, the [`evidence`] of it and the [`fold`](mod@fold) that it is,
+//! [`lists`] of orders, dead [`letters`] and what a [`dry_run`] of one tells, and how far the [`partitions`] are.
 
 pub(crate) mod dry_run;
 pub(crate) mod evidence;
+pub(crate) mod fold;
 pub(crate) mod latency;
 pub(crate) mod letters;
 pub(crate) mod lists;
@@ -24,7 +25,7 @@ use poem::web::Data;
 use poem_openapi::param::Query;
 use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi, Tags};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -200,7 +201,7 @@ enum StepName {
 }
 
 /// What can come true of an order.
-#[derive(Enum, Serialize, Clone, Copy)]
+#[derive(Enum, Serialize, Deserialize, Clone, Copy)]
 #[oai(rename = "FactKind", rename_all = "SCREAMING_SNAKE_CASE")]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum FactName {

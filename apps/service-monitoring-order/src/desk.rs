@@ -34,10 +34,12 @@ pub(crate) static FILES: &[(&str, &[u8])] = files![
     "views/parts.js",
     "views/proof.js",
     "views/shards.js",
+    "views/shuffle.js",
     "views/stuck.js",
     "views/witnesses.js",
     "witness.js",
     "words.js",
+    "words/shuffle.js",
     "words/witness.js",
 ];
 

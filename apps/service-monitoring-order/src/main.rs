@@ -37,6 +37,7 @@ use tokio::task::JoinSet;
 use crate::api::Api;
 use crate::api::dry_run::DryRunApi;
 use crate::api::evidence::EvidenceApi;
+use crate::api::fold::FoldApi;
 use crate::api::letters::LetterApi;
 use crate::api::lists::{ListApi, Views};
 use crate::api::partitions::PartitionApi;
@@ -55,7 +56,7 @@ use crate::waiters::Waiters;
 const NAME: &str = "service-monitoring-order";
 
 /// All operations.
-type Operations = (Api, ListApi, EvidenceApi, LetterApi, DryRunApi, PartitionApi);
+type Operations = (Api, ListApi, EvidenceApi, FoldApi, LetterApi, DryRunApi, PartitionApi);
 
 fn main() -> anyhow::Result<ExitCode> {
     if http::print_spec::<Operations>(&api::ABOUT) {
@@ -105,7 +106,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let partitions = PartitionApi::new(progress.clone(), shards.clone());
     let evidence = EvidenceApi::new(Evidence::new(shards.clone(), bus, group));
     let (lists, letters) = (ListApi::new(views.clone()), LetterApi::new(letters));
-    let api: Operations = (status, lists, evidence, letters, dry_run, partitions);
+    let api: Operations = (status, lists, evidence, FoldApi, letters, dry_run, partitions);
     let stop = service.stop(Stage::Intake);
     let hub = Arc::new(Hub::new(views, shards.clone(), progress.clone(), stop));
     let opened = hub.clone();

@@ -19,6 +19,7 @@ pub(crate) const CANCEL: &str = "/api/v1/orders/cancel";
 pub(crate) const FIND_ORDER: &str = "/api/v1/orders/find";
 pub(crate) const STATUS: &str = "/api/v1/status";
 pub(crate) const EVIDENCE: &str = "/api/v1/status/evidence";
+pub(crate) const FOLD: &str = "/api/v1/status/fold";
 pub(crate) const DEAD_LETTERS: &str = "/api/v1/dead-letters";
 pub(crate) const ORDERS: &str = "/api/v1/orders";
 pub(crate) const STUCK: &str = "/api/v1/orders/stuck";

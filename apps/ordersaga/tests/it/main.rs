@@ -22,6 +22,7 @@ mod documents;
 mod events;
 mod evidence;
 mod exit_codes;
+mod fold;
 mod http;
 mod invariants;
 mod ipv6;

@@ -8,6 +8,7 @@ import { mix, t } from '../words.js';
 import { html } from '../vendor/lit-html/lit-html.js';
 import { records } from './evidence.js';
 import { DEADLINE, badge, card, clientLink, copyAs, curl, dated, exactly, gap, itemLink, kcat, ms, num, pairs, problemBox, seconds, shown, since } from './parts.js';
+import { forgetShuffle, showShuffle } from './shuffle.js';
 import { heardOf, openWitnesses, showWitnesses } from './witnesses.js';
 
 let id = '';
@@ -31,6 +32,7 @@ export const order = {
     bought.forget();
     placed.forget();
     openWitnesses(id);
+    forgetShuffle();
     told.read(() => status(id).then(hear));
   },
   hear(name, data) {
@@ -41,6 +43,7 @@ export const order = {
     ${told.data ? cancelNote(frozen ?? told.data) : null}
     ${shown({ ...told, data: frozen ?? told.data, problem: told.data ? undefined : told.problem }, whole)}
     ${isId(id) ? showWitnesses() : null}
+    ${told.data ? showShuffle(told.data) : null}
   `,
 };
 
@@ -57,6 +60,7 @@ function hear(heard) {
   // Facts are only added: an answer with fewer is older.
   if (!before || heard.facts.length <= before.facts.length) return before ?? heard;
   heardOf(id);
+  forgetShuffle();
   const known = new Set(before.facts.map(nameOf));
   const news = heard.facts.filter((fact) => !known.has(nameOf(fact)));
   if (cancelling) heardOfCancel(heard, news);

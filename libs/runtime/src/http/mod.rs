@@ -48,4 +48,4 @@ pub use rate::{Client, RateLimit};
 pub use server::{Listener, bind, serve, serve_admin};
 pub use service::{AdminPages, HttpService};
 pub use site::gzip;
-pub use values::{AsciiText, Bounded, Id, Text};
+pub use values::{AsciiText, Bounded, Id, Text, given};

@@ -119,7 +119,7 @@ impl Failure {
     }
 
     /// 422: fields of the body are wrong, at least one.
-    pub(super) fn invalid_fields(errors: Vec<FieldError>) -> Self {
+    pub fn invalid_fields(errors: Vec<FieldError>) -> Self {
         let first = errors.first().cloned();
         let (field, detail) = first.map(|first| (first.field, first.detail)).unzip();
         let failure = Self::new(ProblemType::InvalidField, detail.unwrap_or_default());

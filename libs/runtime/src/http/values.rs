@@ -21,6 +21,17 @@ use super::legible::{REFUSED, is_legible};
 #[serde(transparent)]
 pub struct Bounded<const MIN: i64, const MAX: i64>(i64);
 
+/// What may be left out, but is no null: for `#[serde(default, deserialize_with = "given")]`.
+///
+/// # Errors
+///
+/// Those of the value itself.
+pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
 /// The id of anything: a positive 64-bit integer.
 pub type Id = Bounded<1, { i64::MAX }>;
 
