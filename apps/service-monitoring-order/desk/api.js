@@ -1,6 +1,7 @@
 // The three services and how the page asks them.
 
 import { askFor, authorization } from './auth.js';
+import { budget } from './budget.js';
 
 // Which services this one knows of (its setting DOCS_URLS), by their documents' titles.
 const known = await fetch('/desk/services.json').then((answer) => answer.json()).catch(() => ({}));
@@ -15,6 +16,8 @@ export const hasPlayground = Object.hasOwn(known, 'Playground');
 export const meter = {
   bytes: 0,
   frames: 0,
+  /** ms of the services' CPU for requests, as they say. */
+  cpu: 0,
   add(bytes) {
     this.bytes += bytes;
     this.frames += 1;
@@ -58,6 +61,7 @@ export class Problem extends Error {
 
 /** The problem that an answer tells, even if a proxy wrote it. */
 export async function problemOf(response, base) {
+  if (response.status === 429 || response.status === 503) budget.isShed = true;
   const text = await response.text().catch(() => '');
   const known = { status: response.status, title: `HTTP ${response.status}`, detail: text.slice(0, 300) };
   let told = {};
@@ -87,6 +91,7 @@ export async function ask(base, path, { query, key, json, method = 'GET' } = {})
     // Longer than any answer is waited for here.
     const signal = AbortSignal.timeout(20_000);
     const response = await fetch(base + pathOf(path, query), { method, headers, body: json, signal, cache: 'no-store' });
+    meter.cpu += Number(/cpu;dur=([\d.]+)/.exec(response.headers.get('Server-Timing') ?? '')?.[1] ?? 0);
     if (!response.ok) throw await problemOf(response, base);
     const bytes = await response.arrayBuffer();
     meter.add(bytes.byteLength);

@@ -2,6 +2,7 @@
 
 import { hasPlayground, meter } from './api.js';
 import { signIn } from './auth.js';
+import { budget } from './budget.js';
 import { drawBy, go, refresh } from './page.js';
 import { live } from './stream.js';
 import { language, switchLanguage, t } from './words.js';
@@ -74,7 +75,7 @@ const page = () => html`
   </header>
   <main id="main" tabindex="-1">${signIn()}${view.show()}</main>
   <footer>
-    <span class="quiet">${t('received', rates())}</span>
+    <span class="quiet">${t('received', rates())}. ${costs()}</span>
     <a href="/docs/">API</a><a href="/openapi.json">openapi.json</a><a href="/problems/">${t('problems')}</a>
     <button class="link" @click=${showKeys}>${t('keys')}</button>
   </footer>
@@ -108,17 +109,22 @@ function findById(event) {
 
 // What came in the last five seconds.
 
-const samples = [[0, 0]];
+const samples = [[0, 0, 0]];
 
 function sample() {
-  samples.push([meter.frames, meter.bytes]);
+  samples.push([meter.frames, meter.bytes, meter.cpu]);
   if (samples.length > 6) samples.shift();
 }
 
-function rates() {
-  const [first, last] = [samples[0], samples.at(-1)];
-  const rate = (i) => (last[i] - first[i]) / Math.max(1, samples.length - 1);
-  return { frames: num(rate(0)), bytes: num(rate(1) / 1000) };
+const rate = (i) => (samples.at(-1)[i] - samples[0][i]) / Math.max(1, samples.length - 1);
+const rates = () => ({ frames: num(rate(0)), bytes: num(rate(1) / 1000) });
+
+/** What the services spend on this page: its requests, and its part of what all streams cost. */
+function costs() {
+  const { cpu_ms_per_s: all = 0, streams = 1, slowdown = 1 } = live.cost ?? {};
+  const times = Math.max(slowdown, budget.pace.slowdown);
+  return html`<span id="costs" title=${t('costs_streams', { n: num(streams), cpu: num(all) })}>${t('costs', { cpu: num(rate(2) + all / Math.max(1, streams)) })}</span>
+    ${times > 1 ? html`<strong id="slowed">${t('slowed', { n: num(times) })}</strong>` : null}`;
 }
 
 // Keys. Who dictates turns them off: spoken words would press them.
@@ -153,5 +159,6 @@ live.start(hear, refresh);
 route();
 setInterval(() => {
   sample();
+  budget.look((live.cost?.cpu_ms_per_s ?? 0) / 1000, performance.now());
   if (!document.hidden) refresh();
 }, 1000);

@@ -3,6 +3,7 @@
 // asks for the union and passes every frame on.
 
 import { authorization, sharing } from './auth.js';
+import { budget } from './budget.js';
 import { meter, orders, parse, problemOf, services, stats, status, stuck } from './api.js';
 
 const NAME = `ordersaga-desk ${sharing}`;
@@ -24,7 +25,7 @@ const FEEDS = ['newest', 'stats', 'stuck'];
 const NOTHING = { orders: [] };
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 const keyOf = (name, text) => (name === 'order' ? `order ${parse(text).order_id}` : name);
-const isIn = (key, want) => key === 'as_of' || want[key] || want.orders.includes(key.slice(6));
+const isIn = (key, want) => key === 'as_of' || key === 'cost' || want[key] || want.orders.includes(key.slice(6));
 
 /** 1, 2, 4 … 30 s, less up to a half, so that browsers do not come back all at once. */
 const backOff = (failures) => 1000 * Math.min(30, 2 ** failures) * (0.5 + Math.random() / 2);
@@ -142,7 +143,7 @@ class Reader {
         if (signal.aborted) return;
         failures = 0;
         this.#tell({ mode: 'polling' });
-        await sleep(POLL, signal);
+        await sleep(budget.slowed(POLL), signal);
       } catch (problem) {
         if (signal.aborted) return;
         failures += 1;
@@ -174,6 +175,8 @@ class Live {
   state = { mode: 'starting' };
   /** Nothing until it is heard, null if the service does not know. */
   as_of = '';
+  /** What all streams of the service cost; null while none is open. */
+  cost = null;
   isPaused = false;
   #want = NOTHING;
   #onFrame;
@@ -289,6 +292,7 @@ class Live {
     try {
       const data = parse(text);
       if ('as_of' in data) this.as_of = data.as_of;
+      if (name === 'cost') this.cost = data;
       this.#onFrame(name, data);
     } catch (error) {
       // The next is read all the same.
@@ -298,6 +302,7 @@ class Live {
 
   #set(state) {
     this.state = state;
+    if (state.mode !== 'live') this.cost = null;
     this.#onState();
   }
 }

@@ -1,5 +1,6 @@
 // The page's texts, in English and Russian. Names of the API (steps, facts) are the same in both.
 
+import { BUDGET_WORDS } from './words/budget.js';
 import { SHUFFLE_WORDS } from './words/shuffle.js';
 import { WITNESS_WORDS } from './words/witness.js';
 
@@ -361,6 +362,7 @@ export const WORDS = {
 
   ...WITNESS_WORDS,
   ...SHUFFLE_WORDS,
+  ...BUDGET_WORDS,
 
   ms: ['{n} ms', '{n} мс'],
   s: ['{n} s', '{n} с'],

@@ -11,6 +11,7 @@ macro_rules! files {
 pub(crate) static FILES: &[(&str, &[u8])] = files![
     "api.js",
     "auth.js",
+    "budget.js",
     "chart.js",
     "desk.css",
     "icon.svg",
@@ -39,6 +40,7 @@ pub(crate) static FILES: &[(&str, &[u8])] = files![
     "views/witnesses.js",
     "witness.js",
     "words.js",
+    "words/budget.js",
     "words/shuffle.js",
     "words/witness.js",
 ];

@@ -2,6 +2,7 @@
 //! table hash-partitioned over several nodes.
 
 mod api;
+mod budget;
 mod config;
 mod coordinator;
 mod cursor;

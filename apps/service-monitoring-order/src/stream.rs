@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::lists::Views;
 use crate::api::present;
+use crate::budget::{Budget, Cost};
 use crate::db::History;
 use crate::progress::Progress;
 use crate::shards::Shards;
@@ -37,7 +38,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// How long orders are read. What takes longer is read again.
 const LIMIT: Duration = Duration::from_secs(3);
-/// How often a list is read.
+/// How often a list is read, unless streams [cost](crate::budget) too much.
 const NEWEST_EVERY: Duration = Duration::from_millis(500);
 const STATS_EVERY: Duration = Duration::from_secs(1);
 const STUCK_EVERY: Duration = Duration::from_secs(5);
@@ -53,6 +54,9 @@ pub(crate) struct Hub {
     newest: Arc<Feed>,
     stats: Arc<Feed>,
     stuck: Arc<Feed>,
+    /// What all streams cost: every stream shows it.
+    cost: watch::Sender<Snapshot>,
+    budget: Arc<Budget>,
     stop: CancellationToken,
 }
 
@@ -148,6 +152,8 @@ impl Hub {
             newest: Arc::new(Feed::new("newest")),
             stats: Arc::new(Feed::new("stats")),
             stuck: Arc::new(Feed::new("stuck")),
+            cost: watch::Sender::default(),
+            budget: Arc::default(),
             stop,
         }
     }
@@ -181,6 +187,7 @@ impl Hub {
         let feeds: Vec<_> =
             feeds.into_iter().filter(|(_, is)| *is).map(|(f, _)| f.clone()).collect();
         all.extend(feeds.iter().map(|feed| feed.snapshots.subscribe()));
+        all.push(self.cost.subscribe());
         let events = all.into_iter().map(changes).chain([self.as_of(feeds)]);
         let events = stream::select_all(events).filter_map(move |Snapshot { id, of, bytes }| {
             let is_new = !bytes.is_empty() && (id.is_none() || id != seen);
@@ -188,7 +195,10 @@ impl Hub {
             let is_seen = of.is_none_or(|client| principal.may_see(client));
             ready((is_new && is_seen).then_some(bytes))
         });
-        events.take_until(self.stop.clone().cancelled_owned()).boxed()
+        let mut events = events.take_until(self.stop.clone().cancelled_owned()).boxed();
+        let budget = self.budget.clone();
+        stream::poll_fn(move |context| budget.meter.measure(|| events.poll_next_unpin(context)))
+            .boxed()
     }
 
     /// Every moment the time before which nothing is missing in any of these lists, or without one
@@ -241,13 +251,21 @@ impl Hub {
         let keep = async {
             tokio::join!(
                 self.keep_orders(),
-                self.newest.keep(NEWEST_EVERY, || self.views.newest()),
-                self.stats.keep(STATS_EVERY, || self.views.last_hour()),
-                self.stuck.keep(STUCK_EVERY, || self.views.overdue()),
+                self.newest.keep(&self.budget, NEWEST_EVERY, || self.views.newest()),
+                self.stats.keep(&self.budget, STATS_EVERY, || self.views.last_hour()),
+                self.stuck.keep(&self.budget, STUCK_EVERY, || self.views.overdue()),
+                self.budget.keep(|| self.cost.receiver_count(), |cost| self.tell_cost(cost)),
             )
         };
-        self.stop.run_until_cancelled(Box::pin(keep)).await;
+        let keep = self.budget.meter.of(Box::pin(keep));
+        self.stop.run_until_cancelled(keep).await;
         Ok(())
+    }
+
+    fn tell_cost(&self, cost: Cost) {
+        if let Ok(bytes) = event("cost", None, &cost) {
+            show(&self.cost, Snapshot { id: None, bytes });
+        }
     }
 
     async fn keep_orders(&self) {
@@ -271,7 +289,7 @@ impl Hub {
                 }
             };
             let _ = tokio::time::timeout(LIMIT, show).await;
-            tokio::time::sleep(COLLECT).await;
+            tokio::time::sleep(self.budget.slowed(COLLECT)).await;
         }
     }
 }
@@ -340,6 +358,7 @@ impl Feed {
     /// Reads it again and again, as long as some stream shows it.
     async fn keep<T: Serialize, R: Future<Output = anyhow::Result<(T, Option<DateTime<Utc>>)>>>(
         &self,
+        budget: &Budget,
         pause: Duration,
         read: impl Fn() -> R,
     ) {
@@ -365,7 +384,7 @@ impl Feed {
                     ),
                 }
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(budget.slowed(pause)).await;
         }
     }
 }

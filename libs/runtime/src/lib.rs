@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod cpu;
 pub mod event;
 mod files;
 mod former_outbox;

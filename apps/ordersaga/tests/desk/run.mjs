@@ -313,6 +313,37 @@ const checks = {
     await context.close();
   },
 
+  async 'the page tells what it costs, and asks less when it is refused'() {
+    const { context, page } = await open('#/items');
+    await isLive(page);
+    await page.waitForFunction(() => /[1-9]/.test(document.getElementById('costs').textContent));
+    const paces = await page.evaluate(async () => {
+      const { SHARE, USUAL, pace } = await import('/desk/budget.js');
+      const [calm, dear] = [SHARE / 2, SHARE * 2];
+      const steps = [
+        { share: calm, now: 0 },
+        { share: dear, now: 1000 },
+        { share: dear, now: 2000 },
+        { share: dear, now: 11_000 },
+        { share: calm, isShed: true, now: 12_000 },
+        { share: calm, now: 21_000 },
+        { share: calm, now: 22_000 },
+        { share: calm, now: 32_000 },
+        { share: calm, isShed: true, now: 33_000 },
+      ];
+      let state = USUAL;
+      return steps.map((step) => (state = pace(state, step)).slowdown);
+    });
+    ensure(`${paces}` === '1,2,2,4,4,4,2,1,2', `paces ${paces}`);
+    await page.route(/items\/reservations/, (route) => route.fulfill({ status: 429, headers: { 'Access-Control-Allow-Origin': '*' }, json: { title: 'Too many', status: 429, detail: 'later' } }));
+    await go(page, '#/items?item_id=1000');
+    await shown(page, '#slowed', '2 times');
+    await isAccessible(page, 'slowed down');
+    await page.screenshot({ path: path.join(out, 'slowed.png'), fullPage: true });
+    await page.locator('#slowed').waitFor({ state: 'detached' });
+    await context.close();
+  },
+
   async 'an item is added, found and ordered'() {
     const { context, page } = await open('#/items');
     const form = page.locator('form', { has: page.locator('[name=price]') });

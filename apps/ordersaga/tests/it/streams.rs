@@ -117,9 +117,9 @@ fn a_stream_shows_an_order_from_step_to_step_with_the_lists_and_says_when_it_end
         // Whoever comes back has seen it: no event of it comes before the next of others.
         let mut again =
             Stream::open(bed, &url, &format!("order_id={order}"), over.id.as_deref()).await?;
-        for _ in 0..2 {
+        for _ in 0..3 {
             let event = again.next().await?.context("it ended")?;
-            ensure!(event.name == "as_of", "{event:?}");
+            ensure!(["as_of", "cost"].contains(&event.name.as_str()), "{event:?}");
         }
         let mut afresh = Stream::open(bed, &url, &format!("order_id={order}"), None).await?;
         afresh.until("order", is_over).await?;
@@ -159,6 +159,36 @@ fn a_stream_shows_orders_whose_news_come_to_another_instance() -> Result<()> {
             stream.until_all(&placed, is_over).await?;
         }
         second.kill9().await
+    })
+}
+
+#[test]
+fn a_page_is_told_what_it_costs() -> Result<()> {
+    saga(async |bed| {
+        let url = bed.url(Service::Monitoring);
+        let _one = Stream::open(bed, &url, "newest=true", None).await?;
+        let mut other = Stream::open(bed, &url, "stats=true&stuck=true", None).await?;
+        let is_of_both = |cost: &Value| {
+            let spent = cost["cpu_ms_per_s"].as_f64();
+            cost["streams"] == 2 && spent.is_some_and(|spent| spent > 0.0)
+        };
+        let cost = other.until("cost", is_of_both).await?;
+        ensure!(cost.data["slowdown"].as_i64().is_some_and(|times| times >= 1), "{cost:?}");
+
+        for (service, path) in [
+            (Service::Monitoring, "/api/v1/orders"),
+            (Service::Store, "/api/v1/items"),
+            (Service::CreateOrder, "/api/v1/orders/find?order_id=77"),
+        ] {
+            let request = || bed.http.get(format!("{}{path}", bed.url(service)));
+            let answer = bed.send(request().header("sec-fetch-mode", "cors")).await?;
+            let timing = answer.header("server-timing").context("a page is told nothing")?;
+            let spent: f64 = timing.strip_prefix("cpu;dur=").context("no cpu")?.parse()?;
+            ensure!(spent > 0.0, "{timing}");
+            let program = bed.send(request()).await?;
+            ensure!(program.header("server-timing").is_none(), "measured for nobody");
+        }
+        Ok(())
     })
 }
 

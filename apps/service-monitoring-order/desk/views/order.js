@@ -1,6 +1,7 @@
 // One order: what came true of it, who said so, who must speak next, and how to end it.
 
 import { Intent, ask, item, pathOf, services, status } from '../api.js';
+import { budget } from '../budget.js';
 import { partitionOf } from '../partition.js';
 import { Reading, refresh, say } from '../page.js';
 import { live } from '../stream.js';
@@ -188,7 +189,7 @@ async function follow(mine) {
     const heard = await status(id, { wait_ms: 0 }).catch(() => null);
     if (heard) order.hear('order', heard);
     refresh();
-    await pause(250);
+    await pause(budget.slowed(250));
   }
 }
 

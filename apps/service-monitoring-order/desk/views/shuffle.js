@@ -143,7 +143,7 @@ const closed = (of) => html`<div class="row"><button id="shuffle-open" class="sm
 
 const open = () => html`
   <ol class="told">${repeat(told, ({ key }) => key, token)}</ol>
-  ${left().length ? html`<div class="row">${left().map(putBack)}</div><p class="warn">${t('shuffle_left')}</p>` : null}
+  ${left().length ? [html`<div class="row">${left().map(putBack)}</div>`, html`<p class="warn">${t('shuffle_left')}</p>`] : null}
   ${problemBox(problem, () => change(told))}
   ${folded ? outcome() : null}
   <div class="row">

@@ -2,6 +2,7 @@
 // while something is on its way.
 
 import { ask, services } from '../api.js';
+import { budget } from '../budget.js';
 import { refresh, say } from '../page.js';
 import { live } from '../stream.js';
 import { WITNESSES, compare, summary } from '../witness.js';
@@ -56,7 +57,7 @@ function judge(isRepeat) {
   judged = compare(order, said, Date.now());
   const { verdict } = judged;
   if (verdict !== before || !isRepeat) say(t(`witness_${verdict}`));
-  if (verdict === 'delay' && tries < AGAIN.length) timer = setTimeout(askAgain, AGAIN[tries]);
+  if (verdict === 'delay' && tries < AGAIN.length) timer = setTimeout(askAgain, budget.slowed(AGAIN[tries]));
   refresh();
 }
 

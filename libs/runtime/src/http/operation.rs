@@ -2,7 +2,9 @@
 //! deadline, panics, errors as problems, metrics.
 
 use std::{
+    future::poll_fn,
     panic::AssertUnwindSafe,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +13,7 @@ use futures_util::FutureExt;
 use ordersaga_contract::cloud_event;
 use poem::{
     Endpoint, Request, Response, Result,
-    http::{HeaderMap, Method},
+    http::{HeaderMap, HeaderName, HeaderValue, Method},
 };
 use tracing::Instrument;
 
@@ -25,7 +27,11 @@ use super::{
     problem_type::ProblemType,
     request_id::{self, RequestId},
 };
-use crate::{lifecycle::panic_message, trace};
+use crate::{cpu::Meter, lifecycle::panic_message, trace};
+
+/// Browsers say by it how they ask; programs do not send it.
+const FETCH_MODE: &str = "sec-fetch-mode";
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// What of a request an operation declares.
 #[derive(Default)]
@@ -143,15 +149,31 @@ impl<E: Endpoint<Output = Response>> Endpoint for Operation<E> {
         let mut trace = self.trace(&mut request);
         let principal = tracing::field::Empty;
         let span = tracing::debug_span!("request", id = id.as_str(), principal);
-        let outcome = self.admit(request, trace.as_mut()).instrument(span).await;
+        // Pages show what they cost; who does not look does not pay for measuring it.
+        let meter = request.headers().contains_key(FETCH_MODE).then(Meter::default);
+        let mut answer = pin!(self.admit(request, trace.as_mut()).instrument(span));
+        let outcome = poll_fn(|context| match &meter {
+            Some(meter) => meter.measure(|| answer.as_mut().poll(context)),
+            None => answer.as_mut().poll(context),
+        })
+        .await;
         let mut response = outcome.unwrap_or_else(|failure| failure.respond(Some(&id)));
         response.headers_mut().insert(request_id::HEADER, id.into_header());
+        if let Some(spent) = meter.and_then(|meter| server_timing(&meter)) {
+            response.headers_mut().insert(SERVER_TIMING, spent);
+        }
         self.metrics.observe(response.status(), started);
         if let Some(trace) = trace {
             trace.end(response.status());
         }
         Ok(response)
     }
+}
+
+/// The CPU time that an answer took, in milliseconds.
+fn server_timing(meter: &Meter) -> Option<HeaderValue> {
+    let milliseconds = meter.spent().as_secs_f64() * 1_000.0;
+    HeaderValue::try_from(format!("cpu;dur={milliseconds:.3}")).ok()
 }
 
 impl Declared {

@@ -25,7 +25,8 @@ const SENT: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, Idempotency-Key, X-Request-Id, traceparent",
 );
 const READ: HeaderValue = HeaderValue::from_static(
-    "Location, X-Request-Id, Retry-After, Idempotent-Replayed, Allow, WWW-Authenticate",
+    "Location, X-Request-Id, Retry-After, Idempotent-Replayed, Allow, WWW-Authenticate, \
+     Server-Timing",
 );
 const REMEMBERED: HeaderValue = HeaderValue::from_static("600");
 
