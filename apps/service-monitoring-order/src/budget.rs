@@ -53,7 +53,7 @@ impl Budget {
         loop {
             tokio::time::sleep(LOOK).await;
             let (now, total) = (Instant::now(), self.meter.spent());
-            let share = (total - spent).as_secs_f64() / (now - at).as_secs_f64();
+            let share = total.saturating_sub(spent).as_secs_f64() / (now - at).as_secs_f64();
             (at, spent) = (now, total);
             let slowdown = slower(self.slowdown.load(Ordering::Relaxed), share);
             self.slowdown.store(slowdown, Ordering::Relaxed);

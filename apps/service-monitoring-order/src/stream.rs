@@ -263,7 +263,10 @@ impl Hub {
     }
 
     fn tell_cost(&self, cost: Cost) {
-        if let Ok(bytes) = event("cost", None, &cost) {
+        if self.cost.receiver_count() == 0 {
+            // What is old is not shown to the next.
+            self.cost.send_replace(Snapshot::default());
+        } else if let Ok(bytes) = event("cost", None, &cost) {
             show(&self.cost, Snapshot { id: None, bytes });
         }
     }

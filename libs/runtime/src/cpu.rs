@@ -51,7 +51,7 @@ mod tests {
         let work = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             let before = of_thread();
-            while of_thread() - before < Duration::from_millis(20) {
+            while of_thread().saturating_sub(before) < Duration::from_millis(20) {
                 std::hint::spin_loop();
             }
             tokio::time::sleep(Duration::from_millis(300)).await;

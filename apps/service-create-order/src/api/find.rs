@@ -145,14 +145,13 @@ impl FindApi {
     ) -> Result<OrderFound, LookupFailure> {
         let found = self.read(order_id.0.into()).await.map_err(Failure::unavailable)?;
         let stored = found.ok_or_else(|| LookupFailure::not_found(UNKNOWN))?;
-        Ok(OrderFound::Found(JsonBody(self.record(stored))))
+        Ok(OrderFound::Found(JsonBody(self.record(&stored))))
     }
 }
 
 impl FindApi {
-    fn record(&self, stored: StoredOrder) -> OrderRecord {
-        let StoredOrder { order, state, cancellation, created_at, updated_at, events_wait } =
-            stored;
+    fn record(&self, stored: &StoredOrder) -> OrderRecord {
+        let StoredOrder { order, state, cancellation, .. } = *stored;
         OrderRecord {
             order_id: order.order_id.get(),
             item_id: order.item_id.get(),
@@ -162,10 +161,10 @@ impl FindApi {
             state: state.into(),
             initiator: cancellation.map(|end| end.initiator.into()),
             reason: cancellation.map(|end| end.reason.into()),
-            created_at,
-            updated_at,
-            deadline: created_at + self.deadline,
-            events_wait,
+            created_at: stored.created_at,
+            updated_at: stored.updated_at,
+            deadline: stored.created_at + self.deadline,
+            events_wait: stored.events_wait,
         }
     }
 }

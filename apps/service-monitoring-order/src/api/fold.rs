@@ -158,6 +158,7 @@ impl FoldApi {
     /// with repetitions and omissions as you like. As long as no fact is left out, all of them lead
     /// to one status.
     #[oai(path = "/api/v1/status/fold", method = "post", operation_id = "fold_facts")]
+    #[expect(clippy::unused_async, reason = "operations are asynchronous")]
     async fn fold(&self, body: JsonBody<FactsToFold>) -> Result<Folded, Failure> {
         let FactsToFold { facts, tellings } = body.0;
         let facts = facts.into_vec().into_iter().enumerate();
@@ -270,7 +271,7 @@ mod tests {
 
     fn fact(fact: FactName, end: Option<(CancelInitiator, CancelReason)>) -> FactTold {
         let (initiator, reason) = end.unzip();
-        FactTold { initiator, reason, ..told(fact, 0) }
+        FactTold { reason, initiator, ..told(fact, 0) }
     }
 
     #[test]
