@@ -29,6 +29,8 @@ pub(crate) const ABOUT: About = About {
                   the invariants. It is there with `ordersaga up --playground` only.",
     server: "http://127.0.0.1:8003",
     location: "",
+    // Whoever is asked who he is must be an administrator.
+    access: &[],
     links: &[],
     variants: &[],
 };

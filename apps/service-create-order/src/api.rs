@@ -31,6 +31,7 @@ pub(crate) const ABOUT: About = About {
         ("create_order", Access::Needs(Scope::OrdersWrite)),
         ("create_orders", Access::Needs(Scope::OrdersWrite)),
         ("cancel_order", Access::Needs(Scope::OrdersWrite)),
+        ("find_order", Access::Needs(Scope::OrdersRead)),
     ],
     links: &[
         Link {

@@ -18,8 +18,8 @@ import { proof } from './views/proof.js';
 import { shards } from './views/shards.js';
 import { stuck } from './views/stuck.js';
 
-/** A view has a `title`; `open` is called with its address; it `wants` frames, `hear`s them, and `show`s. */
 const PLAYGROUND = hasPlayground ? { break: breakIt, proof } : {};
+/** A view has a `title`; `open` is called with its address; it `wants` frames, `hear`s them, and `show`s. */
 const VIEWS = { '': now, find, stuck, letters, shards, items, orders: order, ...PLAYGROUND };
 const NAV = { '': 'now', find: 'find', stuck: 'stuck', letters: 'letters', shards: 'shards', items: 'items', ...(hasPlayground && { break: 'break', proof: 'proof' }) };
 const NONE = {

@@ -47,10 +47,13 @@ pub(crate) const ABOUT: About = About {
     access: &[
         ("get_order_status", Access::Needs(Scope::OrdersRead)),
         ("get_order_evidence", Access::Needs(Scope::OrdersRead)),
+        ("fold_facts", Access::Needs(Scope::OrdersRead)),
         ("list_orders", Access::Needs(Scope::OrdersRead)),
         ("list_stuck_orders", Access::Needs(Scope::OrdersRead)),
         ("get_stats", Access::Needs(Scope::OrdersRead)),
+        ("list_partitions", Access::Needs(Scope::OrdersRead)),
         ("list_dead_letters", Access::Needs(Scope::Admin)),
+        ("dry_run_replay", Access::Needs(Scope::Admin)),
     ],
     links: &[],
     variants: &[

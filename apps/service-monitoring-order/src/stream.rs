@@ -267,7 +267,7 @@ impl Hub {
             // What is old is not shown to the next.
             self.cost.send_replace(Snapshot::default());
         } else if let Ok(bytes) = event("cost", None, &cost) {
-            show(&self.cost, Snapshot { id: None, bytes });
+            show(&self.cost, Snapshot { id: None, of: None, bytes });
         }
     }
 

@@ -33,7 +33,9 @@ pub(crate) const ABOUT: About = About {
         // The catalogue.
         ("find_item", Access::Public),
         ("list_items", Access::Public),
+        ("find_item_witness", Access::Public),
         ("list_reservations", Access::Needs(Scope::OrdersRead)),
+        ("find_reservation", Access::Needs(Scope::OrdersRead)),
         ("add_item", Access::Needs(Scope::ItemsWrite)),
     ],
     links: &[Link {

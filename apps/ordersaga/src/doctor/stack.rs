@@ -92,7 +92,14 @@ mod tests {
     use super::*;
 
     fn process(pid: Option<u32>, restarts: u32) -> Running {
-        Running { name: "shard1".to_owned(), port: 1, pid, is_service: false, restarts }
+        Running {
+            name: "shard1".to_owned(),
+            port: 1,
+            pid,
+            started: None,
+            is_service: false,
+            restarts,
+        }
     }
 
     #[test]

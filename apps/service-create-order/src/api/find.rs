@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use ordersaga_contract::OrderId;
 use ordersaga_runtime::http::{
-    CancelInitiator, CancelReason, Failure, Id, JsonBody, LookupFailure,
+    CancelInitiator, CancelReason, Failure, Id, JsonBody, LookupFailure, Principal,
 };
 use ordersaga_runtime::postgres;
 use ordersaga_saga::order::OrderState;
@@ -139,12 +139,15 @@ impl FindApi {
     #[oai(path = "/api/v1/orders/find", method = "get", operation_id = "find_order")]
     async fn find(
         &self,
+        principal: Principal,
         /// The order to find.
         #[oai(example = "an_order")]
         order_id: Query<Id>,
     ) -> Result<OrderFound, LookupFailure> {
         let found = self.read(order_id.0.into()).await.map_err(Failure::unavailable)?;
-        let stored = found.ok_or_else(|| LookupFailure::not_found(UNKNOWN))?;
+        // One that is not for the principal to see is as unknown as one that is not there.
+        let seen = found.filter(|stored| principal.may_see(stored.order.client_id));
+        let stored = seen.ok_or_else(|| LookupFailure::not_found(UNKNOWN))?;
         Ok(OrderFound::Found(JsonBody(self.record(&stored))))
     }
 }

@@ -169,8 +169,8 @@ mod tests {
 
     #[test]
     fn a_partition_without_records_that_wait_has_no_lag_however_old_the_last_is() {
-        let lag_of = |lag, until| {
-            let reach = Some(Reach { applied: 7, end: lag.map(|lag: i64| 7 + lag), lag });
+        let lag_of = |lag: Option<i64>, until| {
+            let reach = Some(Reach { applied: 7, end: lag.map(|lag| 7 + lag), lag });
             let standing = Standing { reach, until, behind_since: None };
             let shown = present("incoming", standing, at(100));
             (shown.lag_records, shown.lag_ms)

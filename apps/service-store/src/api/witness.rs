@@ -2,7 +2,7 @@
 //! cache has of an item beside what its database has.
 
 use chrono::{DateTime, Utc};
-use ordersaga_runtime::http::{CancelReason, Failure, Id, JsonBody, LookupFailure};
+use ordersaga_runtime::http::{CancelReason, Failure, Id, JsonBody, LookupFailure, Principal};
 use ordersaga_saga::stock::Reservation;
 use poem_openapi::param::Query;
 use poem_openapi::types::Example;
@@ -184,12 +184,15 @@ impl WitnessApi {
     #[oai(path = "/api/v1/reservations/find", method = "get", operation_id = "find_reservation")]
     async fn reservation(
         &self,
+        principal: Principal,
         /// The order.
         #[oai(example = "an_order")]
         order_id: Query<Id>,
     ) -> Result<ReservationFound, LookupFailure> {
         let found = self.0.reservation(order_id.0.into()).await.map_err(Failure::unavailable)?;
-        let found = found.ok_or_else(|| {
+        // One that is not for the principal to see is as unknown as one that is not there.
+        let seen = found.filter(|stored| principal.may_see(stored.order.client_id));
+        let found = seen.ok_or_else(|| {
             LookupFailure::not_found("The store has not decided on an order with this order_id.")
         })?;
         Ok(ReservationFound::Found(JsonBody(found.into())))

@@ -151,12 +151,11 @@ impl<E: Endpoint<Output = Response>> Endpoint for Operation<E> {
         let span = tracing::debug_span!("request", id = id.as_str(), principal);
         // Pages show what they cost; who does not look does not pay for measuring it.
         let meter = request.headers().contains_key(FETCH_MODE).then(Meter::default);
-        let mut answer = pin!(self.admit(request, trace.as_mut()).instrument(span));
-        let outcome = poll_fn(|context| match &meter {
-            Some(meter) => meter.measure(|| answer.as_mut().poll(context)),
-            None => answer.as_mut().poll(context),
-        })
-        .await;
+        let answer = self.admit(request, trace.as_mut()).instrument(span);
+        let outcome = match &meter {
+            Some(meter) => metered(meter, answer).await,
+            None => answer.await,
+        };
         let mut response = outcome.unwrap_or_else(|failure| failure.respond(Some(&id)));
         response.headers_mut().insert(request_id::HEADER, id.into_header());
         if let Some(spent) = meter.and_then(|meter| server_timing(&meter)) {
@@ -168,6 +167,12 @@ impl<E: Endpoint<Output = Response>> Endpoint for Operation<E> {
         }
         Ok(response)
     }
+}
+
+/// Awaits something, and measures the CPU time that it takes.
+async fn metered<F: Future>(meter: &Meter, future: F) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|context| meter.measure(|| future.as_mut().poll(context))).await
 }
 
 /// The CPU time that an answer took, in milliseconds.
