@@ -8,6 +8,7 @@ mod access;
 #[cfg(test)]
 mod console;
 mod dlq;
+mod events;
 mod schemas;
 mod topics;
 
@@ -34,6 +35,8 @@ enum Command {
     Schemas(schemas::Command),
     /// Records that a consumer could not read: looks at them, puts them back, sets them aside
     Dlq(dlq::Arguments),
+    /// The events of all orders, as they come
+    Events(events::Arguments),
 }
 
 /// Which topics a command is about.
@@ -75,5 +78,8 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Topics(command) => topics::run(command).await,
         Command::Schemas(command) => schemas::run(&command),
         Command::Dlq(arguments) => dlq::run(arguments).await,
+        Command::Events(arguments) => {
+            tokio::task::spawn_blocking(|| events::run(arguments)).await?
+        }
     }
 }

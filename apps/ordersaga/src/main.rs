@@ -19,6 +19,7 @@ mod dlq;
 mod docs_test;
 mod doctor;
 mod down;
+mod events;
 mod exit_codes;
 mod fuzz;
 mod guide;
@@ -35,6 +36,7 @@ mod openapi;
 mod order;
 mod playground;
 mod progress;
+mod race;
 mod restarts;
 mod retention;
 mod sdk;
@@ -88,6 +90,8 @@ enum Command {
     Order(order::Arguments),
     /// Waits until the services are ready, nothing is in flight, or an order is at a step
     Wait(wait::Arguments),
+    /// Leads an order through a named race, tells it step by step and checks how it came out
+    Try(race::Arguments),
     /// Plays the README's session on the running stack, with checks
     Demo(demo::Arguments),
     /// Runs all tests on parts of their own, also beside a running stack
@@ -117,6 +121,8 @@ enum Command {
     Topics(topics::Arguments),
     /// Lists, shows, replays or discards records that were not readable
     Dlq(dlq::Arguments),
+    /// Shows the events of all orders as they come, or of some
+    Events(events::Arguments),
     /// Removes the facts of old, finished orders from the shards
     Retention(retention::Arguments),
     /// Makes a package of clients in a language from the API documents
@@ -160,6 +166,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Top(arguments) => top::run(arguments).await,
         Command::Order(arguments) => blocking(move || order::run(&arguments)).await,
         Command::Wait(arguments) => blocking(move || wait::run(&arguments)).await,
+        Command::Try(arguments) => race::run(arguments).await,
         Command::Demo(arguments) => blocking(move || demo::run(&arguments)).await,
         Command::Test(arguments) => test::run(&arguments).await,
         Command::Fuzz(arguments) => fuzz::run(arguments).await,
@@ -174,6 +181,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::ApiKey(command) => api_key::run(command),
         Command::Topics(arguments) => topics::run(&arguments),
         Command::Dlq(arguments) => dlq::run(&arguments),
+        Command::Events(arguments) => events::run(&arguments),
         Command::Retention(arguments) => retention::run(&arguments),
         Command::Sdk(arguments) => sdk::run(arguments).await,
         Command::Openapi(command) => openapi::run(command),

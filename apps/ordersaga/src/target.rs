@@ -107,17 +107,6 @@ impl System {
         self.http.read(&self.url(service, path)?, limit)
     }
 
-    /// Sends to a service, once.
-    pub(crate) fn post(
-        &self,
-        service: Service,
-        path: &str,
-        body: Option<&Value>,
-        headers: &[(&str, &str)],
-    ) -> Result<Answer> {
-        self.http.post(&self.url(service, path)?, body, headers)
-    }
-
     /// The address of something at a service.
     pub(crate) fn url(&self, service: Service, path: &str) -> Result<String> {
         Ok(format!("{}{path}", self.address(service)?))

@@ -207,7 +207,7 @@ impl Drained {
 }
 
 /// The sum of a metric over all its labels; `None` if it is not there.
-fn sum(page: &str, metric: &str) -> Option<f64> {
+pub(crate) fn sum(page: &str, metric: &str) -> Option<f64> {
     let values = page.lines().filter_map(|line| {
         let rest = line.strip_prefix(metric)?;
         let is_it = rest.starts_with(['{', ' ']);

@@ -20,7 +20,8 @@ use crate::http::Answer;
 use crate::stream::{self, Event};
 use crate::target::{System, Target};
 
-pub(crate) use next::span;
+pub(crate) use next::{span, status};
+pub(crate) use witness::name;
 use witness::{Account, Finding, Witness, compare};
 
 const EXAMPLES: &str = "Examples:

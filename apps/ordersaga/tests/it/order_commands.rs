@@ -89,10 +89,10 @@ fn an_order_is_followed_until_nothing_more_is_to_come() -> Result<()> {
         let mut following = command.stdout(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(following.stdout.take().context("no output")?).lines();
         // The frozen store is asked, in vain.
-        let story = lines.next().context("nothing is said")??;
-        let story: Value = serde_json::from_str(&story)?;
-        ensure!(story["waits_for"]["wait"] == "ANSWER", "{story}");
-        ensure!(story["silent"].as_array().is_some_and(|all| !all.is_empty()), "{story}");
+        let first = lines.next().context("nothing is said")??;
+        let first: Value = serde_json::from_str(&first)?;
+        ensure!(first["waits_for"]["wait"] == "ANSWER", "{first}");
+        ensure!(first["silent"].as_array().is_some_and(|all| !all.is_empty()), "{first}");
         store.resume()?;
         let news = lines.collect::<Result<Vec<_>, _>>()?;
         ensure!(following.wait()?.success());
