@@ -38,7 +38,8 @@ pub(crate) struct Arguments {
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Race {
     /// A cancellation runs after its order and may overtake it
-    CancelRace,
+    #[value(name = "cancel-race")]
+    Cancel,
     /// Two clients want the last unit
     OutOfStock,
     /// A client repeats its request, at once and later
@@ -65,7 +66,7 @@ impl Arguments {
     fn run(&self) -> Result<ExitCode> {
         let mut teller = Teller::new(self.target.system());
         match self.race {
-            Race::CancelRace => races::cancel_race(&mut teller)?,
+            Race::Cancel => races::cancel_race(&mut teller)?,
             Race::OutOfStock => races::out_of_stock(&mut teller)?,
             Race::Duplicate => races::duplicate(&mut teller)?,
             Race::LateStore => races::late_store(&mut teller, &self.folder)?,

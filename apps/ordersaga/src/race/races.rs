@@ -9,7 +9,7 @@ use ordersaga_saga::status::{Status, Step};
 use serde_json::Value;
 
 use super::freeze::FrozenStore;
-use super::teller::{Request, Teller};
+use super::teller::{Request, Teller, explain};
 use crate::http::Answer;
 use crate::state::Folder;
 use crate::wait;
@@ -19,19 +19,19 @@ const STUCK: Duration = Duration::from_secs(50);
 const WITHIN: Duration = Duration::from_secs(30);
 
 pub(super) fn cancel_race(teller: &mut Teller) -> Result<()> {
-    teller.explain("An item with one unit.");
+    explain("An item with one unit.");
     let item = teller.item(1)?;
-    teller.explain(
+    explain(
         "The order, and its cancellation as soon as it has an id. Both run to the store, in two \
          topics: nothing says which comes first.",
     );
     let order = id(&teller.post(Request::create(item, 1), 201)?)?;
     teller.post(Request::cancel(order), 202)?;
-    teller.explain("What is heard of it:");
+    explain("What is heard of it:");
     let status = teller.hear(order, |status| is_over(status) && has(status, Fact::Placed))?;
     let outcome =
         teller.until("the store has read both", WITHIN, || outcome(teller, item, order))?;
-    teller.explain(&format!("What the store has made of them: {outcome}."));
+    explain(&format!("What the store has made of them: {outcome}."));
     let by = status.cancellation.map(|why| why.initiator);
     teller.check("The order is CANCELLED by its client.", by == Some(Initiator::Client));
     let is_free = teller.stock(item)? == (1, 0);
@@ -40,13 +40,13 @@ pub(super) fn cancel_race(teller: &mut Teller) -> Result<()> {
 }
 
 pub(super) fn out_of_stock(teller: &mut Teller) -> Result<()> {
-    teller.explain("An item with one unit.");
+    explain("An item with one unit.");
     let item = teller.item(1)?;
-    teller.explain("Two clients order it at the same time. Both are accepted: the store decides.");
+    explain("Two clients order it at the same time. Both are accepted: the store decides.");
     let answers = teller.send(&[Request::create(item, 1), Request::create(item, 2)])?;
     let orders =
         answers.into_iter().map(|one| id(&one.accept(201)?)).collect::<Result<Vec<_>>>()?;
-    teller.explain("What is heard of them:");
+    explain("What is heard of them:");
     let mut ends = Vec::new();
     for order in orders {
         ends.push(
@@ -54,7 +54,7 @@ pub(super) fn out_of_stock(teller: &mut Teller) -> Result<()> {
                 .hear(order, |status| has(status, Fact::Placed) && status.waits_for().is_none())?,
         );
     }
-    teller.explain("So one has the unit, and the other is told why not.");
+    explain("So one has the unit, and the other is told why not.");
     let shipping = ends.iter().filter(|end| end.step == Step::Shipping).count();
     teller.check("Exactly one order is SHIPPING.", shipping == 1);
     let refused = |end: &&Status| {
@@ -70,20 +70,20 @@ pub(super) fn out_of_stock(teller: &mut Teller) -> Result<()> {
 }
 
 pub(super) fn duplicate(teller: &mut Teller) -> Result<()> {
-    teller.explain("An item with five units.");
+    explain("An item with five units.");
     let item = teller.item(5)?;
     let key = format!("try-{:016x}", fastrand::u64(..));
     let request = Request { key: Some(key), ..Request::create(item, 1) };
-    teller.explain("One order, sent twice at the same time under one Idempotency-Key.");
+    explain("One order, sent twice at the same time under one Idempotency-Key.");
     let mut answers = teller.send(&[request.clone(), request.clone()])?;
     let order = answers.first().map(|first| id(&first.body)).context("no answer")??;
     teller.hear(order, |status| status.step == Step::Shipping)?;
-    teller.explain("And again, when the order has long been decided.");
-    answers.extend(teller.send(&[request.clone()])?);
-    teller.explain("And another order under the same key.");
+    explain("And again, when the order has long been decided.");
+    answers.extend(teller.send(std::slice::from_ref(&request))?);
+    explain("And another order under the same key.");
     let other = Request { key: request.key, ..Request::create(item, 2) };
     let other = teller.send(&[other])?.pop().context("no answer")?;
-    teller.explain("However often it was sent, there is one order.");
+    explain("However often it was sent, there is one order.");
     let is_one = |answer: &Answer| answer.status == 201 && answer.body["order_id"] == order;
     teller.check("Each answer names the same order.", answers.iter().all(is_one));
     let is_refused = other.body["type"] == "urn:ordersaga:problem:idempotency-key-reused";
@@ -94,24 +94,24 @@ pub(super) fn duplicate(teller: &mut Teller) -> Result<()> {
 }
 
 pub(super) fn late_store(teller: &mut Teller, folder: &Folder) -> Result<()> {
-    teller.explain("An item with one unit.");
+    explain("An item with one unit.");
     let item = teller.item(1)?;
-    teller.explain("The store's process is stopped (SIGSTOP). Orders are taken all the same.");
+    explain("The store's process is stopped (SIGSTOP). Orders are taken all the same.");
     let frozen = FrozenStore::new(folder, &teller.system)?;
     let order = id(&teller.post(Request::create(item, 1), 201)?)?;
     let status = teller.hear(order, |status| has(status, Fact::Placed))?;
     let is_undecided = status.step == Step::UnderReservation;
-    teller.explain("Nobody decides. After half its deadline it counts as stuck.");
+    explain("Nobody decides. After half its deadline it counts as stuck.");
     let what = format!("order {order} is listed as stuck");
     teller.until(&what, STUCK, || is_stuck(teller, order).map(|is| is.then_some(())))?;
-    teller.explain("Its client gives up. The cancellation cannot reach the store either.");
+    explain("Its client gives up. The cancellation cannot reach the store either.");
     teller.post(Request::cancel(order), 202)?;
     let ended = teller.hear(order, |status| status.is_cancelled)?;
-    teller.explain("The store goes on (SIGCONT), and finds both: the order and its end.");
+    explain("The store goes on (SIGCONT), and finds both: the order and its end.");
     drop(frozen);
     let outcome =
         teller.until("the store has read both", WITHIN, || outcome(teller, item, order))?;
-    teller.explain(&format!("What the store has made of them: {outcome}."));
+    explain(&format!("What the store has made of them: {outcome}."));
     teller.check("The order was taken and stayed undecided without the store.", is_undecided);
     let by = ended.cancellation.map(|why| why.initiator);
     teller.check("It is CANCELLED by its client.", by == Some(Initiator::Client));

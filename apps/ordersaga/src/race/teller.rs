@@ -38,6 +38,11 @@ pub(super) struct Request {
     pub(super) key: Option<String>,
 }
 
+/// Explains what comes.
+pub(super) fn explain(text: &str) {
+    say!("\n{text}");
+}
+
 impl Request {
     /// An order of one unit.
     pub(super) fn create(item: i64, client: i64) -> Self {
@@ -56,11 +61,6 @@ impl Teller {
     pub(super) fn new(system: System) -> Self {
         let (begin, told) = (Instant::now(), BTreeSet::new());
         Self { system, begin, told, has_failed: false }
-    }
-
-    /// Explains what comes.
-    pub(super) fn explain(&self, text: &str) {
-        say!("\n{text}");
     }
 
     fn tell(&self, text: &str) {
