@@ -12,8 +12,8 @@ use serde::Deserialize;
 use ureq::Agent;
 
 use crate::state::Folder;
-use ordersaga_devstack::state::State;
 use crate::{handed_over, tree};
+use ordersaga_devstack::state::State;
 
 /// By this variable a shell asks, and says which one it is.
 pub(crate) const VARIABLE: &str = "COMPLETE";

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use ordersaga_devstack::state::State;
 
-use crate::state::{Folder, State};
+use crate::state::Folder;
 use crate::{cargo, topics};
 
 /// Arguments of `events`: the program's own, which `events --help` lists.

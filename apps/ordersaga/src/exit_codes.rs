@@ -6,12 +6,13 @@ use crate::status;
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// The codes, each with what it says.
-const CODES: [(&str, &str); 5] = [
+const CODES: [(&str, &str); 6] = [
     ("0", "Done; of a check: all is as it should be."),
     (
         "1",
         "It failed. Or a check found something: status, unless all is ready; demo, test, \
-         fuzz, deny, model, chaos, attack, load, topics describe, openapi check.",
+         fuzz, deny, model, chaos, attack, load, topics describe, openapi check, doctor, order, \
+         try.",
     ),
     (
         "2",
@@ -19,6 +20,7 @@ const CODES: [(&str, &str); 5] = [
          attack and model: there could be no run.",
     ),
     ("3", "Of sdk: this machine lacks a program, or it is too old."),
+    ("124", "Of wait: the time is over."),
     (
         "130",
         "Ctrl-C broke it off, as the shell sees it. `up` that was ready stops and exits with 0, and \

@@ -22,6 +22,7 @@ pub(crate) const GROUPS: &[Group] = &[
                     ("ordersaga up", "everything, until Ctrl-C"),
                     ("ordersaga up --detach", "in the background, until `down`"),
                     ("ordersaga up --ephemeral", "with data that go at the end"),
+                    ("ordersaga up --playground", "with parts that the order desk may break"),
                 ],
             ),
             (
@@ -70,6 +71,50 @@ pub(crate) const GROUPS: &[Group] = &[
                 ],
             ),
             (
+                "doctor",
+                &[
+                    ("ordersaga doctor", "this machine and the stack on it"),
+                    ("ordersaga doctor --url https://status.example.org", "a system elsewhere"),
+                    ("ordersaga doctor --json", "for a script"),
+                    ("ordersaga doctor --bundle saga.tar.gz", "with logs, for somebody who helps"),
+                ],
+            ),
+            (
+                "top",
+                &[
+                    ("ordersaga top", "the system on this machine; ? shows the keys"),
+                    ("ordersaga top --interval 5s", "asks it less often"),
+                    ("ordersaga top --once", "prints one frame and ends"),
+                ],
+            ),
+            (
+                "order",
+                &[
+                    ("ordersaga order 17", "as each service, the topics and the cache have it"),
+                    (
+                        "ordersaga order 17 --follow",
+                        "and each new fact, until nothing more is to come",
+                    ),
+                    ("ordersaga order 17 --json", "for a script"),
+                ],
+            ),
+            (
+                "wait",
+                &[
+                    ("ordersaga wait ready --timeout 2min", "until all three services are ready"),
+                    ("ordersaga wait drained", "until nothing is in flight, as after a load"),
+                    ("ordersaga wait order 17=SHIPPING", "until the store has reserved the stock"),
+                ],
+            ),
+            (
+                "events",
+                &[
+                    ("ordersaga events tail", "all events as they come, until Ctrl-C"),
+                    ("ordersaga events tail --order 17 --since 5min", "those of one order"),
+                    ("ordersaga events tail --fact CANCELLED --json", "for a script"),
+                ],
+            ),
+            (
                 "topics",
                 &[
                     ("ordersaga topics describe", "as the broker has them"),
@@ -88,6 +133,15 @@ pub(crate) const GROUPS: &[Group] = &[
                     ("ordersaga test", "everything, on parts of its own"),
                     ("ordersaga test --all", "the order desk and all clients, too"),
                     ("ordersaga test -p ordersaga-saga", "one package"),
+                ],
+            ),
+            (
+                "try",
+                &[
+                    ("ordersaga try cancel-race", "the cancellation may overtake its order"),
+                    ("ordersaga try out-of-stock", "two clients want the last unit"),
+                    ("ordersaga try duplicate", "a client repeats its request"),
+                    ("ordersaga try late-store", "the store stands still meanwhile"),
                 ],
             ),
             (

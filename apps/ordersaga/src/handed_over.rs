@@ -26,11 +26,12 @@ const fn plain(command: &'static str, program: &'static str) -> HandedOver {
     HandedOver { command, program, before: &[] }
 }
 
-const ALL: [HandedOver; 7] = [
+const ALL: [HandedOver; 8] = [
     plain("attack", crate::attack::PROGRAM),
     plain("bench", crate::bench::PROGRAM),
     plain("chaos", crate::chaos::PROGRAM),
     HandedOver { command: "dlq", program: topics::PROGRAM, before: &["dlq"] },
+    HandedOver { command: "events", program: topics::PROGRAM, before: &["events"] },
     plain("load", crate::load::PROGRAM),
     plain("model", crate::model::PROGRAM),
     plain("retention", crate::retention::PROGRAM),

@@ -82,15 +82,15 @@ enum Command {
     Status(status::Arguments),
     /// Shows the logs of one process, or of all
     Logs(logs::Arguments),
-    /// Looks for what is wrong with the machine and the system, and says what mends it
+    /// Finds what is wrong with machine and system, and what mends it
     Doctor(doctor::Arguments),
-    /// Shows the system live: rates, latencies, lag, outbox, what is stuck, the newest orders
+    /// Shows the system live: rates, latencies, lag, stuck and new orders
     Top(top::Arguments),
-    /// Shows an order as each service, the topics and the cache have it, and what disagrees
+    /// Shows an order as each witness has it, and what disagrees
     Order(order::Arguments),
-    /// Waits until the services are ready, nothing is in flight, or an order is at a step
+    /// Waits for ready services, an empty pipeline, or an order's step
     Wait(wait::Arguments),
-    /// Leads an order through a named race, tells it step by step and checks how it came out
+    /// Leads an order through a race, step by step, and checks its end
     Try(race::Arguments),
     /// Plays the README's session on the running stack, with checks
     Demo(demo::Arguments),

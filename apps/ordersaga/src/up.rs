@@ -43,7 +43,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     cargo::build_services(if arguments.playground { &[playground::PROGRAM] } else { &[] })?;
     let folder = if arguments.ephemeral { TemporaryFolder::create("up")? } else { folder };
     if arguments.detach {
-        return detach::run(&folder, arguments.ephemeral, arguments.playground, arguments.json).await;
+        return detach::run(&folder, arguments.ephemeral, arguments.playground, arguments.json)
+            .await;
     }
     let choice = Choice { ports: Ports::Usual, playground: arguments.playground };
     supervisor::run(Home::new(folder, arguments.ephemeral)?, choice).await

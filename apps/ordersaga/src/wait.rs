@@ -20,17 +20,12 @@ const LONGEST_POLL: Duration = Duration::from_secs(30);
 /// Metrics are up to half a second old, so that all of them must say it twice.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-const EXAMPLES: &str = "Examples:
-  ordersaga wait ready --timeout 2min       until all three services are ready
-  ordersaga wait drained                    until nothing is in flight, as after a load
-  ordersaga wait order 17=SHIPPING          until the store has reserved the stock
-
-Exits with 0 when it is so; with 124 when the time is over, after saying what was missing; with 1 \
-if it cannot be so any more.";
+const EXITS: &str = "Exits with 0 when it is so; with 124 when the time is over, after saying what was \
+     missing; with 1 if it cannot be so any more.";
 
 /// Arguments of `wait`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXITS)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     what: What,

@@ -26,17 +26,11 @@ use self::seen::Surroundings;
 use crate::state::Folder;
 use crate::target::Target;
 
-const EXAMPLES: &str = "Examples:
-  ordersaga doctor                                      this machine and the stack on it
-  ordersaga doctor --url https://status.example.org     a system elsewhere, and this machine
-  ordersaga doctor --json                               for programs; docs/operations.md has the form
-  ordersaga doctor --bundle saga.tar.gz                 with logs and metrics, for somebody who helps
-
-Exit codes: 0 no problem was found, 1 there is one, or doctor itself failed.";
+const EXITS: &str = "Exit codes: 0 no problem was found, 1 there is one, or doctor itself failed.";
 
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXITS)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     folder: Folder,

@@ -9,8 +9,8 @@ use ordersaga_devstack::{Parts, Service};
 use crate::http::{Answer, Http, wait};
 use crate::metrics::Metrics;
 use crate::state::Folder;
-use ordersaga_devstack::state::State;
 use crate::target::{System, Target};
+use ordersaga_devstack::state::State;
 
 /// How long a service may take for an answer.
 const LIMIT: Duration = Duration::from_secs(10);

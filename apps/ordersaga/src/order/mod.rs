@@ -24,12 +24,8 @@ pub(crate) use next::{span, status};
 pub(crate) use witness::name;
 use witness::{Account, Finding, Witness, compare};
 
-const EXAMPLES: &str = "Examples:
-  ordersaga order 17                what each service, the topics and the cache have of order 17
-  ordersaga order 17 --follow       … and each new fact, until nothing more is to come
-  ordersaga order 17 --json | jq .findings
-
-Exits with 0; with 1 if nobody knows the order, or if two witnesses contradict each other.";
+const EXITS: &str = "Exits with 0; with 1 if nobody knows the order, or if two witnesses contradict each \
+     other.";
 
 /// How long a witness has to answer: one that stands still does not keep the others from speaking.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -38,7 +34,7 @@ const WITH_WAITING: Duration = Duration::from_secs(12);
 
 /// Arguments of `order`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXITS)]
 pub(crate) struct Arguments {
     /// The order's id
     #[arg(value_parser = clap::value_parser!(i64).range(1..))]

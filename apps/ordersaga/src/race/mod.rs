@@ -12,20 +12,16 @@ use crate::state::Folder;
 use crate::target::Target;
 use teller::Teller;
 
-const EXAMPLES: &str = "Examples:
-  ordersaga try cancel-race       the cancellation runs after its order and may overtake it
-  ordersaga try out-of-stock      two clients want the last unit
-  ordersaga try duplicate         a client repeats its request, at once and later
-  ordersaga try late-store        the store stands still while an order is placed and cancelled
-
-Each makes an item of its own, so that it can be repeated. late-store stops the store's process on \
-a stack of `ordersaga up` on this machine, for some 40 s, and lets it go on whatever happens.
+const EXITS: &str =
+    "Each makes an item of its own, so that it can be repeated. late-store stops the \
+     store's process on a stack of `ordersaga up` on this machine, for some 40 s, and lets \
+     it go on whatever happens.
 
 Exits with 0 if it came out as it must, with 1 if not.";
 
 /// Arguments of `try`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXITS)]
 pub(crate) struct Arguments {
     /// The race
     race: Race,

@@ -31,15 +31,8 @@ const ONCE: Duration = Duration::from_secs(15);
 /// Columns and lines of a frame that is printed.
 const PRINTED: (u16, u16) = (120, 40);
 
-const EXAMPLES: &str = "Examples:
-  ordersaga top                                    the system on this machine; ? shows the keys
-  ordersaga top --interval 5s                      asks it less often
-  ordersaga top --url https://status.example.org   a system elsewhere
-  ordersaga top --once                             prints one frame as text and ends";
-
 /// Arguments of `top`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     target: Target,
