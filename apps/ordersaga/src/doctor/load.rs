@@ -111,9 +111,12 @@ struct Topic {
     applied: f64,
 }
 
+/// Adds a series of a topic to it.
+type Add = fn(&mut Topic, f64);
+
 fn topics(before: &Metrics, after: &Metrics) -> BTreeMap<String, Topic> {
     let mut topics: BTreeMap<String, Topic> = BTreeMap::new();
-    let readings: [(&Metrics, &str, fn(&mut Topic, f64)); 4] = [
+    let readings: [(&Metrics, &str, Add); 4] = [
         (after, "consumer_lag_records", |topic, lag| topic.waiting += lag),
         (before, "consumer_lag_records", |topic, lag| topic.waited += lag),
         (after, "consumer_next_offset", |topic, offset| topic.applied += offset),

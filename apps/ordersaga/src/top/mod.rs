@@ -14,6 +14,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use ratatui::buffer::Cell;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use ratatui::{DefaultTerminal, Terminal, backend::TestBackend};
 use tokio::signal::unix::{SignalKind, signal};
@@ -85,7 +86,9 @@ fn follow(
     is_ended: &AtomicBool,
 ) -> Result<()> {
     while !screen.is_over() && !is_ended.load(Ordering::Relaxed) {
-        news.try_iter().for_each(|one| screen.hear(one));
+        for one in news.try_iter() {
+            screen.hear(one);
+        }
         terminal.draw(|frame| draw::screen(frame, screen))?;
         if event::poll(TICK)?
             && let Event::Key(key) = event::read()?
@@ -115,7 +118,7 @@ fn text(screen: &Screen, (columns, lines): (u16, u16)) -> Result<String> {
     terminal.draw(|frame| draw::screen(frame, screen))?;
     let buffer = terminal.backend().buffer();
     let rows = buffer.content().chunks(usize::from(columns));
-    let rows = rows.map(|cells| cells.iter().map(|cell| cell.symbol()).collect::<String>());
+    let rows = rows.map(|cells| cells.iter().map(Cell::symbol).collect::<String>());
     let text = rows.map(|row| row.trim_end().to_owned()).collect::<Vec<_>>().join("\n");
     Ok(text.trim_end().to_owned())
 }

@@ -197,7 +197,7 @@ impl Screen {
     }
 }
 
-/// Whether a value of the order contains the text, in capitals or not: "17", "client_id=7".
+/// Whether a value of the order contains the text, in capitals or not: `17`, `client_id=7`.
 fn is_shown(order: &Value, filter: &str) -> bool {
     let filter = filter.trim().to_lowercase();
     let fields = order.as_object().into_iter().flatten();
