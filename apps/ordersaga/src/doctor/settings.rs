@@ -10,7 +10,11 @@ use super::seen::Surroundings;
 /// Every variable that a service or the tool reads; a test holds the list to README.
 const KNOWN: &[&str] = &[
     "ADMIN_LISTEN",
+    "API_KEYS_FILE",
+    "AUTH",
+    "AUTH_OFF_IN_PUBLIC",
     "CACHE_TTL_SECONDS",
+    "CLIENT_REQUESTS_PER_SECOND",
     "DATABASE_CONNECTIONS",
     "DATABASE_MIGRATION_URL",
     "DATABASE_URL",
@@ -31,6 +35,10 @@ const KNOWN: &[&str] = &[
     "IDEMPOTENCY_TTL_SECONDS",
     "ITEMS_LIMIT",
     "ITEMS_PER_SECOND",
+    "JWT_AUDIENCE",
+    "JWT_CLIENT_CLAIM",
+    "JWT_ISSUER",
+    "JWT_JWKS",
     "KAFKA_BROKERS",
     "KAFKA_CA_FILE",
     "KAFKA_CERTIFICATE_FILE",
