@@ -8,6 +8,8 @@ use ordersaga_devstack::{Service, TemporaryFolder, programs, run};
 
 use crate::bed::{Bed, Plan, block_on, skipped};
 use crate::client::order_for;
+use crate::dlq::poison;
+use crate::evidence::refused_answer;
 
 /// Whether there is what drives the desk; says so if not.
 pub(crate) fn has_browser() -> bool {
@@ -75,5 +77,17 @@ fn the_desk_shows_what_is_stuck() -> Result<()> {
         bed.services[&Service::Store].resume()?;
         shown?;
         bed.reaches(order, "SHIPPING").await.map(drop)
+    })
+}
+
+#[test]
+fn the_desk_shows_dead_letters_and_what_a_replay_would_do() -> Result<()> {
+    in_a_browser(async |bed, browser| {
+        let (order, readable) = refused_answer(bed).await?;
+        let (record, place) = poison("reset", order + 1, b"no event")?;
+        bed.log().write(vec![record]).await?;
+        let mut command = browser.command();
+        command.env("LETTER", place).env("LETTER_READABLE", readable);
+        run(command.env("LETTER_ORDER", order.to_string())).map(drop)
     })
 }

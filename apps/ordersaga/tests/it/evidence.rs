@@ -4,16 +4,17 @@ use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Utc};
 use ordersaga_checker::{EVENTS, Record};
 use ordersaga_contract::{Event, Initiator, Topic, partition_of};
-use ordersaga_devstack::Service;
+use ordersaga_devstack::{Cluster, Service};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, WITHIN, saga, until};
-use crate::client::{CREATE, DEAD_LETTERS, EVIDENCE, order_for};
+use crate::client::{CREATE, DEAD_LETTERS, DRY_RUN, EVIDENCE, PARTITIONS, order_for};
 use crate::dlq::{dlq, poison};
 use crate::invariants;
+use crate::stalled::refuse;
 
 async fn evidence(bed: &Bed, order: i64) -> Result<Vec<Value>> {
     let path = format!("{EVIDENCE}?order_id={order}");
@@ -173,6 +174,80 @@ fn a_dead_letter_is_listed_until_somebody_deals_with_it() -> Result<()> {
         dlq(bed, &format!("discard --yes {second_place}")).await?.expect(0, "discarded")?;
         until("only the other one is listed", async || {
             Ok(origins(&page(bed, "").await?) == [first_place.as_str()])
+        })
+        .await
+    })
+}
+
+/// Lets monitoring refuse what the store says of this client's orders, places one and returns it with
+/// the place of the record that became a dead letter.
+pub(crate) async fn refused_answer(bed: &Bed) -> Result<(i64, String)> {
+    let tables: Vec<_> = (0..16).map(|p| format!("order_event_{p:02}")).collect();
+    for shard in [Cluster::Shard1, Cluster::Shard2] {
+        refuse(bed, shard, &tables, "client_id <> 666 OR fact = 1").await?;
+    }
+    let mut wanted = order_for(1000);
+    wanted["client_id"] = json!(666);
+    let order = bed.place(&wanted).await?;
+    let mut place = String::new();
+    until("the answer is a dead letter", async || {
+        let letters = page(bed, "").await?;
+        place = origins(&letters).into_iter().next().unwrap_or_default();
+        Ok(place.starts_with("reservation/"))
+    })
+    .await?;
+    Ok((order, place))
+}
+
+fn dry_run(place: &str) -> String {
+    let mut parts = place.split('/');
+    let mut part = || parts.next().unwrap_or_default();
+    format!("{DRY_RUN}?topic={}&partition={}&offset={}", part(), part(), part())
+}
+
+#[test]
+fn a_dry_run_says_what_putting_a_dead_letter_back_would_do() -> Result<()> {
+    saga(async |bed| {
+        let (order, readable) = refused_answer(bed).await?;
+        let told = bed.get(Service::Monitoring, &dry_run(&readable)).await?.expect(200)?;
+        ensure!(told["outcome"] == "STEP_CHANGES" && told["order_id"] == order, "{told}");
+        ensure!(told["fact"]["fact"] == "RESERVED", "{told}");
+        let steps = (&told["step_before"], &told["step_after"]);
+        ensure!(steps == (&json!("UNDER_RESERVATION"), &json!("SHIPPING")), "{told}");
+        ensure!(told.get("blocked_by").is_none(), "{told}");
+
+        let (record, place) = poison("reset", 7, b"no event")?;
+        bed.log().write(vec![record]).await?;
+        let mut told = Value::Null;
+        until("the record is a dead letter", async || {
+            let answer = bed.get(Service::Monitoring, &dry_run(&place)).await?;
+            told = if answer.status == 404 { Value::Null } else { answer.expect(200)? };
+            Ok(!told.is_null())
+        })
+        .await?;
+        ensure!(told["outcome"] == "STILL_UNREADABLE", "{told}");
+        ensure!(told["error"].as_str().is_some_and(|it| it.contains("not an event")), "{told}");
+        let unknown = bed.get(Service::Monitoring, &dry_run("reset/3/7000")).await?;
+        unknown.is_problem(404, "not-found", None)
+    })
+}
+
+#[test]
+fn partitions_say_how_far_they_are() -> Result<()> {
+    saga(async |bed| {
+        let order = bed.place(&order_for(1000)).await?;
+        bed.reaches(order, "SHIPPING").await?;
+        let at = usize::try_from(partition_of(order.try_into()?))?;
+        until("everything is applied and known to be", async || {
+            let told = bed.get(Service::Monitoring, PARTITIONS).await?.expect(200)?;
+            let items = told["items"].as_array().context("no partitions")?;
+            ensure!(items.len() == 16, "{told}");
+            let topics = items[at]["topics"].as_array().context("no topics")?;
+            ensure!(items[at]["is_followed"] == true && topics.len() == 3, "{told}");
+            let incoming = &topics[0];
+            ensure!(incoming["topic"] == "incoming", "{told}");
+            let is_applied = incoming["applied_offset"] == incoming["end_offset"];
+            Ok(is_applied && incoming["lag_records"] == 0 && incoming["end_offset"] == 1)
         })
         .await
     })

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 
 use crate::bed::{Bed, Plan, WITHIN, block_on, saga, until};
 use crate::client::{
-    ADD, Answer, CANCEL, CREATE, CREATE_MANY, DEAD_LETTERS, EVIDENCE, FIND, FIND_ORDER,
-    FIND_RESERVATION, FOLD, ITEMS, ORDERS, RESERVATIONS, STATS, STATUS, STUCK, WITNESS, order_for,
+    ADD, Answer, CANCEL, CREATE, CREATE_MANY, DEAD_LETTERS, DRY_RUN, EVIDENCE, FIND, FIND_ORDER,
+    FIND_RESERVATION, FOLD, ITEMS, ORDERS, PARTITIONS, RESERVATIONS, STATS, STATUS, STUCK, WITNESS,
+    order_for,
 };
 use crate::invariants;
 
@@ -42,9 +43,17 @@ fn the_specification_is_one_and_the_same_everywhere() -> Result<()> {
                 spec["paths"].as_object().into_iter().flat_map(|paths| paths.keys()).collect();
             let expected: &[&str] = match service {
                 Service::CreateOrder => &[CANCEL, CREATE, CREATE_MANY, FIND_ORDER],
-                Service::Monitoring => {
-                    &[DEAD_LETTERS, ORDERS, STUCK, STATS, STATUS, EVIDENCE, FOLD]
-                }
+                Service::Monitoring => &[
+                    DEAD_LETTERS,
+                    DRY_RUN,
+                    ORDERS,
+                    STUCK,
+                    PARTITIONS,
+                    STATS,
+                    STATUS,
+                    EVIDENCE,
+                    FOLD,
+                ],
                 Service::Store => &[ITEMS, ADD, FIND, RESERVATIONS, WITNESS, FIND_RESERVATION],
             };
             ensure!(paths.iter().copied().eq(expected), "{service}: {paths:?}");

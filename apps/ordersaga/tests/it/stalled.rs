@@ -223,7 +223,12 @@ fn a_record_that_cannot_be_read_stands_still_in_sight_and_is_stepped_over() -> R
 }
 
 /// A constraint that no row of this client passes.
-async fn refuse(bed: &Bed, cluster: Cluster, tables: &[String], condition: &str) -> Result<()> {
+pub(crate) async fn refuse(
+    bed: &Bed,
+    cluster: Cluster,
+    tables: &[String],
+    condition: &str,
+) -> Result<()> {
     for table in tables {
         let constraint = format!("ALTER TABLE {table} ADD CHECK ({condition}) NOT VALID");
         sqlx::query(sqlx::AssertSqlSafe(constraint)).execute(bed.sql(cluster)).await?;
