@@ -6,8 +6,9 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::state::{Folder, State};
+use crate::state::Folder;
 use crate::target::System;
+use ordersaga_devstack::state::State;
 
 /// The process that stands still. Held locked at the end, so that none is stopped any more.
 static FROZEN: Mutex<Option<Pid>> = Mutex::new(None);
