@@ -243,6 +243,16 @@ pub(crate) const GROUPS: &[Group] = &[
         heading: "Build on it",
         commands: &[
             (
+                "api-key",
+                &[
+                    ("ordersaga api-key new --name desk --scopes orders:read", "may look"),
+                    (
+                        "ordersaga api-key new --name shop --scopes orders:write --client-id 7",
+                        "orders of one client",
+                    ),
+                ],
+            ),
+            (
                 "sdk",
                 &[
                     ("ordersaga sdk python --out ~/shop/client", "then do as its README.md says"),

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use ordersaga_contract::{OrderId, Topic, partition_of};
 use ordersaga_runtime::clock;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::Broker;
@@ -133,8 +134,8 @@ impl Tail {
     fn partitions(&self, consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>> {
         let metadata = consumer.fetch_metadata(Some(topic), REACH);
         let metadata = metadata.context("the broker does not answer: is the stack running?")?;
-        let found = metadata.topics().iter().flat_map(|topic| topic.partitions());
-        let mut all: Vec<_> = found.map(|partition| partition.id()).collect();
+        let found = metadata.topics().iter().flat_map(MetadataTopic::partitions);
+        let mut all: Vec<_> = found.map(MetadataPartition::id).collect();
         ensure!(!all.is_empty(), "there is no topic {topic}: `ordersaga topics apply` makes it");
         if let Some(order) = self.wanted.order {
             let own = i32::try_from(partition_of(OrderId::try_from(order)?))?;

@@ -9,6 +9,8 @@ const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "
 const JSON: &str = "application/json";
 /// A request under a key of the example would be a new request under an old key in the second run.
 const KEY: &str = "Idempotency-Key";
+/// What these look for is there only when something went wrong.
+const ABSENT: [&str; 1] = ["dry_run_replay"];
 const KEY_IN_BODY: &str = "idempotency_key";
 
 /// The variable that says where the service is, and its value.
@@ -44,8 +46,10 @@ impl<'a> Reader<'a> {
     fn request(&self, parameters: impl Iterator<Item = &'a Value>) -> Result<Request> {
         let (status, remembered) = self.success()?;
         let summary = text(self.operation, "summary")?;
+        let operation = text(self.operation, "operationId")?;
+        let status = if ABSENT.contains(&operation) { 404 } else { status };
         let mut request = Request {
-            operation: text(self.operation, "operationId")?.to_owned(),
+            operation: operation.to_owned(),
             name: summary.to_owned(),
             description: format!("{summary}.\n\n{}", text(self.operation, "description")?),
             method: self.method.to_uppercase(),
