@@ -66,8 +66,8 @@ pub(crate) fn said(command: &mut Command) -> Result<String> {
 
 fn succeeds(command: &mut Command) -> Result<Output> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
-    let error = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {}: {error}", output.status);
+    let [out, error] = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said));
+    ensure!(output.status.success(), "{command:?}: {}: {error}{out}", output.status);
     Ok(output)
 }
 
