@@ -11,7 +11,7 @@ VACUUM = sysconfig.get_path("platlib") + "/vacuum/lib/vacuum"
 # first order.
 WITHOUT_EXAMPLE = {"Idempotency-Key", "idempotency_key", "traceparent"}
 # There in the place of another property, which the example has.
-WITHOUT_EXAMPLE |= {"key_hex", "value_hex"}
+WITHOUT_EXAMPLE |= {"error", "key_hex", "value_hex"}
 
 
 def is_on_purpose(document, finding):

@@ -95,9 +95,8 @@ impl Order {
     /// Whether it has ended as it should: shipped, or cancelled by whoever may have done that.
     fn end(&self) -> End {
         match (self.seen, self.cancel) {
-            (Some(Seen::Shipping), Cancel::No) => End::Right,
             (Some(Seen::Cancelled { by_client: true }), Cancel::No) => End::Wrong,
-            (Some(Seen::Cancelled { .. }), _) => End::Right,
+            (Some(Seen::Shipping), Cancel::No) | (Some(Seen::Cancelled { .. }), _) => End::Right,
             _ => End::Open,
         }
     }

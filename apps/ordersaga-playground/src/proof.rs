@@ -24,7 +24,7 @@ const WINDOW: Window = Window {
     within: Duration::from_secs(20),
 };
 /// How long a check may take.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// What a check has found.
 #[derive(Debug, Clone)]

@@ -17,7 +17,7 @@ use crate::probe::Prober;
 use crate::stack::{Part, Stack};
 
 /// A part is frozen for this long at the most.
-pub(crate) const LONGEST_FREEZE: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST_FREEZE: Duration = Duration::from_mins(1);
 /// From the begin of a round of probes to that of the next.
 const ROUND: Duration = Duration::from_millis(500);
 /// The same while only the ends of orders are waited for.
@@ -155,12 +155,11 @@ impl Watch {
 
     fn add(&self, fault: Fault) {
         let mut incident = self.incident.lock();
-        match incident.as_mut().filter(|incident| !incident.is_over()) {
-            Some(incident) => incident.add(fault),
-            None => {
-                let run = format!("playground-{}", clock::now().timestamp_micros());
-                *incident = Some(Incident::new(run, fault));
-            }
+        if let Some(incident) = incident.as_mut().filter(|incident| !incident.is_over()) {
+            incident.add(fault);
+        } else {
+            let run = format!("playground-{}", clock::now().timestamp_micros());
+            *incident = Some(Incident::new(run, fault));
         }
     }
 

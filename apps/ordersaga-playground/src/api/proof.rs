@@ -194,6 +194,7 @@ impl ProofApi {
     }
 }
 
+#[expect(clippy::unused_async, reason = "poem-openapi awaits its operations")]
 #[OpenApi(tag = "Tag::Proof")]
 impl ProofApi {
     /// What the last check has found

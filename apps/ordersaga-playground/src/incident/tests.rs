@@ -3,7 +3,7 @@ use super::*;
 const MS: Duration = Duration::from_millis(1);
 
 /// An incident and the time that has passed.
-struct Play {
+struct Game {
     incident: Incident,
     now: Instant,
     next_id: i64,
@@ -14,7 +14,7 @@ fn works() -> Answers {
     Answers { create: works(), reserve: works(), status: works(), items: works(), cancel: works() }
 }
 
-impl Play {
+impl Game {
     fn new(kind: Kind) -> Self {
         let now = Instant::now();
         let ended = (kind == Kind::Kill).then_some(now);
@@ -57,107 +57,107 @@ fn store_is_away() -> Answers {
 
 #[test]
 fn a_killed_part_heals_when_all_works_and_all_orders_have_ended() {
-    let mut play = Play::new(Kind::Kill);
+    let mut game = Game::new(Kind::Kill);
     for _ in 0..4 {
-        play.round(store_is_away(), false, |_| Seen::Undecided);
-        assert_eq!(play.incident.phase(), Phase::Broken);
+        game.round(store_is_away(), false, |_| Seen::Undecided);
+        assert_eq!(game.incident.phase(), Phase::Broken);
     }
-    assert_eq!((play.incident.placed(), play.incident.open()), (4, 4));
+    assert_eq!((game.incident.placed(), game.incident.open()), (4, 4));
     // It is up, and does not answer for the orders yet.
-    play.round(store_is_away(), true, |_| Seen::Undecided);
-    assert_eq!(play.incident.phase(), Phase::Healing);
-    play.round(works(), true, |_| Seen::Undecided);
-    assert!(play.incident.is_settling());
+    game.round(store_is_away(), true, |_| Seen::Undecided);
+    assert_eq!(game.incident.phase(), Phase::Healing);
+    game.round(works(), true, |_| Seen::Undecided);
+    assert!(game.incident.is_settling());
     // It was the last, and is not cancelled any more.
     let seen = |id| if id == 6 { Seen::Shipping } else { rightly(id) };
-    let plan = play.round(Answers::default(), true, seen);
+    let plan = game.round(Answers::default(), true, seen);
     assert_eq!((plan.place, plan.cancel, plan.ask.len()), (None, None, 6));
-    assert_eq!(play.incident.phase(), Phase::Healed(3500 * MS));
-    assert_eq!((play.incident.placed(), play.incident.lost()), (6, 0));
-    assert_eq!(play.incident.answers, works(), "the last that tried everything");
-    assert_eq!(play.incident.plan(), None);
+    assert_eq!(game.incident.phase(), Phase::Healed(3500 * MS));
+    assert_eq!((game.incident.placed(), game.incident.lost()), (6, 0));
+    assert_eq!(game.incident.answers, works(), "the last that tried everything");
+    assert_eq!(game.incident.plan(), None);
 }
 
 #[test]
 fn a_frozen_part_does_not_heal_before_it_is_thawed() {
-    let mut play = Play::new(Kind::Freeze);
+    let mut game = Game::new(Kind::Freeze);
     for _ in 0..3 {
-        play.round(works(), true, rightly);
-        assert_eq!(play.incident.phase(), Phase::Broken);
+        game.round(works(), true, rightly);
+        assert_eq!(game.incident.phase(), Phase::Broken);
     }
-    play.incident.end_faults_of("service-store", play.now);
-    play.round(works(), true, rightly);
-    let phase = play.incident.phase();
+    game.incident.end_faults_of("service-store", game.now);
+    game.round(works(), true, rightly);
+    let phase = game.incident.phase();
     if phase == Phase::Healing {
-        play.round(Answers::default(), true, rightly);
+        game.round(Answers::default(), true, rightly);
     }
-    assert!(matches!(play.incident.phase(), Phase::Healed(_)), "{phase:?}");
+    assert!(matches!(game.incident.phase(), Phase::Healed(_)), "{phase:?}");
 }
 
 #[test]
 fn a_round_that_began_before_the_thaw_proves_nothing() {
-    let mut play = Play::new(Kind::Freeze);
-    let plan = play.incident.plan().unwrap();
-    let began = play.now;
-    play.incident.end_faults_of("service-store", began + MS);
+    let mut game = Game::new(Kind::Freeze);
+    let plan = game.incident.plan().unwrap();
+    let began = game.now;
+    game.incident.end_faults_of("service-store", began + MS);
     let answers = works();
     let ended = began + 2 * MS;
     let seen = Vec::new();
     let round =
         Round { began, ended, placed: None, is_cancelled: true, seen, answers, all_ready: true };
-    play.incident.apply(&plan, round);
-    assert!(!play.incident.is_settling());
+    game.incident.apply(&plan, round);
+    assert!(!game.incident.is_settling());
 }
 
 #[test]
 fn a_key_is_used_again_until_it_is_answered() {
-    let mut play = Play::new(Kind::Kill);
+    let mut game = Game::new(Kind::Kill);
     let fails = Answers { create: Answer::Fails("no answer".to_owned()), ..Answers::default() };
-    let first = play.round(fails.clone(), false, rightly).place;
-    assert_eq!(play.round(fails, false, rightly).place, first);
-    assert_eq!(play.round(works(), false, rightly).place, first);
-    assert_ne!(play.round(works(), false, rightly).place, first);
+    let first = game.round(fails.clone(), false, rightly).place;
+    assert_eq!(game.round(fails, false, rightly).place, first);
+    assert_eq!(game.round(works(), false, rightly).place, first);
+    assert_ne!(game.round(works(), false, rightly).place, first);
 }
 
 #[test]
 fn a_cancellation_is_sent_again_until_it_is_answered() {
-    let mut play = Play::new(Kind::Kill);
-    play.round(works(), false, rightly);
-    play.round(works(), false, rightly);
+    let mut game = Game::new(Kind::Kill);
+    game.round(works(), false, rightly);
+    game.round(works(), false, rightly);
     let fails = Answers { cancel: Answer::Fails("no answer".to_owned()), ..works() };
-    assert_eq!(play.round(fails.clone(), true, rightly).cancel, Some(2));
-    assert_eq!(play.round(fails, true, rightly).cancel, Some(2));
-    assert!(!play.incident.is_settling());
-    assert_eq!(play.round(works(), true, rightly).cancel, Some(2));
-    assert!(play.incident.is_settling());
+    assert_eq!(game.round(fails.clone(), true, rightly).cancel, Some(2));
+    assert_eq!(game.round(fails, true, rightly).cancel, Some(2));
+    assert!(!game.incident.is_settling());
+    assert_eq!(game.round(works(), true, rightly).cancel, Some(2));
+    assert!(game.incident.is_settling());
 }
 
 #[test]
 fn an_order_that_never_ends_is_lost() {
-    let mut play = Play::new(Kind::Kill);
-    play.round(works(), true, |_| Seen::Unknown);
-    while !play.incident.is_over() {
-        play.round(Answers::default(), true, |_| Seen::Unknown);
+    let mut game = Game::new(Kind::Kill);
+    game.round(works(), true, |_| Seen::Unknown);
+    while !game.incident.is_over() {
+        game.round(Answers::default(), true, |_| Seen::Unknown);
     }
-    assert_eq!((play.incident.phase(), play.incident.lost()), (Phase::NotHealed, 1));
+    assert_eq!((game.incident.phase(), game.incident.lost()), (Phase::NotHealed, 1));
 }
 
 #[test]
 fn a_shipped_order_that_somebody_else_cancelled_is_lost() {
-    let mut play = Play::new(Kind::Kill);
-    play.round(works(), true, |_| Seen::Cancelled { by_client: true });
-    assert!(play.incident.is_over());
-    assert_eq!(play.incident.lost(), 1);
+    let mut game = Game::new(Kind::Kill);
+    game.round(works(), true, |_| Seen::Cancelled { by_client: true });
+    assert!(game.incident.is_over());
+    assert_eq!(game.incident.lost(), 1);
 }
 
 #[test]
 fn a_further_fault_begins_healing_anew() {
-    let mut play = Play::new(Kind::Kill);
-    play.round(works(), true, |_| Seen::Undecided);
-    assert!(play.incident.is_settling());
-    let (began, part) = (play.now, "redis".to_owned());
-    play.incident.add(Fault { part, kind: Kind::Freeze, began, ended: None });
-    play.round(works(), true, rightly);
-    assert_eq!(play.incident.phase(), Phase::Broken);
-    assert!(!play.incident.is_settling());
+    let mut game = Game::new(Kind::Kill);
+    game.round(works(), true, |_| Seen::Undecided);
+    assert!(game.incident.is_settling());
+    let (began, part) = (game.now, "redis".to_owned());
+    game.incident.add(Fault { part, kind: Kind::Freeze, began, ended: None });
+    game.round(works(), true, rightly);
+    assert_eq!(game.incident.phase(), Phase::Broken);
+    assert!(!game.incident.is_settling());
 }
