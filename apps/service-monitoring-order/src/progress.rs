@@ -115,7 +115,7 @@ impl Progress {
         let state = self.0.lock();
         let known = Topic::EVENTS.into_iter().zip(&state.known);
         let here = known.filter_map(|(topic, partitions)| {
-            let known = partitions.get(partition as usize)?.filter(|known| known.is_here())?;
+            let known = partitions.get(partition as usize)?.filter(Known::is_here)?;
             let Known { until, reach, behind_since, .. } = known;
             Some((topic, Standing { reach, until, behind_since }))
         });

@@ -18,11 +18,12 @@ const FIELDS: &str = include_str!("../../../../docs/operations.md");
 /// Fields whose content is not the tool's own.
 const FOREIGN: [&str; 4] = ["record", "body", "answer", "config"];
 /// Commands that other programs carry out, and these.
-const HANDED_OVER: [(&str, &str, &[&str]); 7] = [
+const HANDED_OVER: [(&str, &str, &[&str]); 8] = [
     ("attack", "ordersaga-attack", &[]),
     ("bench", "ordersaga-bench", &[]),
     ("chaos", "ordersaga-chaos", &[]),
     ("dlq", "ordersaga-kafka", &["dlq"]),
+    ("events", "ordersaga-kafka", &["events"]),
     ("load", "ordersaga-load", &[]),
     ("model", "ordersaga-model", &[]),
     ("retention", "ordersaga-retention", &[]),

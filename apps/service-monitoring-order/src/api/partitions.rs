@@ -130,6 +130,7 @@ impl PartitionApi {
     /// on one node. This tells for each partition which node that is, and how far the topics are
     /// applied. An instance knows of the partitions that it follows: with several instances each
     /// answers for its own, and names the others with `is_followed` false.
+    #[expect(clippy::unused_async, reason = "operations are asynchronous")]
     #[oai(path = "/api/v1/partitions", method = "get", operation_id = "list_partitions")]
     async fn partitions(&self) -> Result<PartitionsFound, Failure> {
         let (now, names) = (clock::now(), self.shards.names().map_err(Failure::unavailable)?);
