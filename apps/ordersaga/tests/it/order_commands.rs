@@ -8,7 +8,7 @@ use ordersaga_devstack::Service;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, Plan, block_on};
-use crate::client::order_for;
+use crate::client::{FIND, order_for};
 
 /// Runs a test on a system of which monitoring knows where the other services are.
 fn known(test: impl AsyncFnOnce(&Bed) -> Result<()>) -> Result<()> {
@@ -56,6 +56,8 @@ fn an_order_is_told_as_each_witness_has_it() -> Result<()> {
         let words = format!("wait order {order}=shipping");
         says(bed, &words, 0, &["So it is"]).await?;
         says(bed, "wait drained", 0, &["So it is"]).await?;
+        // The cache has it once somebody has asked for it.
+        bed.get(Service::Store, &format!("{FIND}?item_id=1000")).await?.expect(200)?;
         let words = format!("order {order}");
         let shown = ["SHIPPING since", "unless its client cancels it", "Nothing disagrees."];
         says(bed, &words, 0, &shown).await?;
