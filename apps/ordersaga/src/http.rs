@@ -24,6 +24,8 @@ pub(crate) struct Http {
     agent: Agent,
     /// What `Authorization` says.
     bearer: Option<String>,
+    /// How long a request may take, unless its caller says so.
+    limit: Duration,
 }
 
 /// An answer of a service.
@@ -58,12 +60,12 @@ impl Http {
             .timeout_connect(Some(CONNECT.min(limit)))
             .timeout_global(Some(limit))
             .build();
-        Self { agent: config.into(), bearer: token.map(|token| format!("Bearer {token}")) }
+        Self { agent: config.into(), bearer: token.map(|token| format!("Bearer {token}")), limit }
     }
 
     /// Asks once.
     pub(crate) fn get(&self, url: &str) -> Result<Answer> {
-        self.get_within(url, LIMIT)
+        self.get_within(url, self.limit)
     }
 
     /// Asks once, for so long.
