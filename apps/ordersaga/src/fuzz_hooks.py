@@ -13,6 +13,13 @@ VALID = re.compile("[!-~]([ -~]{0,253}[!-~])?")
 LONGEST_WAIT = 30_000
 # Fillers of Hangul and the empty pattern of Braille.
 INVISIBLE = "\u115f\u1160\u3164\uffa0\u2800"
+# As in the descriptions; a text that it refuses is meant to be refused, and stays as it is.
+TEXT = r"^[^\x00-\x1f\x7f-\x9f\xad]*[^\s\x00-\x1f\x7f-\x9f\xad][^\x00-\x1f\x7f-\x9f\xad]*$"
+# What a cancellation has.
+ENDS = {
+    "reason": ["OUT_OF_STOCK", "ITEM_NOT_FOUND", "SELLER_MISMATCH", "CANCELLED_BY_CLIENT", "DEADLINE_EXCEEDED"],
+    "initiator": ["client", "store", "deadline"],
+}
 RUN = secrets.token_hex(4)
 
 sent = {}
@@ -31,31 +38,61 @@ def before_load_schema(ctx, raw_schema):
 
 
 @schemathesis.hook("before_call")
-def name_items_legibly(ctx, case, kwargs):
+def write_legibly(ctx, case, kwargs):
+    """The pattern of a text says only a part of what its description says in words."""
+    methods = case.operation.schema.raw_schema["paths"].get(case.path, {})
+    for parameter in methods.get(case.method.lower(), {}).get("parameters", []):
+        pattern = parameter.get("schema", {}).get("pattern")
+        name = parameter["name"]
+        if parameter["in"] == "query" and pattern == TEXT and name in (case.query or {}):
+            case.query[name] = legible(case.query[name])
     if case.path.endswith("/items/add") and isinstance(case.body, dict) and "name" in case.body:
-        case.body = {**case.body, "name": legible(case, case.body["name"])}
-    if case.path.endswith("/items") and "name" in (case.query or {}):
-        case.query["name"] = legible(case, case.query["name"])
+        case.body = {**case.body, "name": legible(case.body["name"])}
 
 
-def legible(case, name):
-    """The pattern of names says only a part of what their description says in words.
-
-    What the pattern refuses is meant to be refused, and stays as it is.
-    """
-    if not isinstance(name, str) or not pattern_of_names(case).search(name):
-        return name
+def legible(text):
+    if not isinstance(text, str) or not re.search(TEXT, text):
+        return text
     kind = unicodedata.category
     ends = ("Zl", "Zp")
-    name = "".join("x" if kind(c)[0] == "C" or kind(c) in ends else c for c in name)
-    if not any(kind(letter)[0] in "LNPS" and letter not in INVISIBLE for letter in name):
-        name = "x" + name[1:]
-    return name
+    text = "".join("x" if kind(c)[0] == "C" or kind(c) in ends else c for c in text)
+    if not any(kind(letter)[0] in "LNPS" and letter not in INVISIBLE for letter in text):
+        text = "x" + text[1:]
+    return text
 
 
-def pattern_of_names(case):
-    schemas = case.operation.schema.raw_schema["components"]["schemas"]
-    return re.compile(schemas["NewItem"]["properties"]["name"]["pattern"])
+@schemathesis.hook("before_call")
+def tell_facts_that_can_be(ctx, case, kwargs):
+    """Only a cancellation has a reason and somebody who wanted it, and a telling names facts that are there.
+
+    That others are refused (422) is tested elsewhere.
+    """
+    if not case.path.endswith("/status/fold") or not isinstance(case.body, dict):
+        return
+    facts, tellings = case.body.get("facts"), case.body.get("tellings")
+    if not isinstance(facts, list) or not isinstance(tellings, list):
+        return
+    case.body = {
+        **case.body,
+        "facts": [as_it_can_be(fact) for fact in facts],
+        "tellings": [with_places_below(len(facts), telling) for telling in tellings],
+    }
+
+
+def as_it_can_be(fact):
+    if not isinstance(fact, dict) or fact.get("fact") not in ("PLACED", "RESERVED", "RELEASED", "CANCELLED"):
+        return fact
+    if fact["fact"] == "CANCELLED":
+        return {"reason": "CANCELLED_BY_CLIENT", "initiator": "client", **fact}
+    return {name: value for name, value in fact.items() if value not in ENDS.get(name, [])}
+
+
+def with_places_below(facts, telling):
+    places = telling.get("places") if isinstance(telling, dict) else None
+    if not isinstance(places, list) or not facts:
+        return telling
+    is_place = lambda place: type(place) is int and 0 <= place
+    return {**telling, "places": [place % facts if is_place(place) else place for place in places]}
 
 
 @schemathesis.hook("before_call")
