@@ -49,7 +49,8 @@ pub(crate) const ABOUT: About = About {
             description: "Tells how far the order is.",
         },
     ],
-    variants: &[],
+    // Go makes constants of these, beside a type named Client.
+    variants: &[("CancelInitiator", &["BY_CLIENT", "BY_STORE", "BY_DEADLINE"])],
 };
 
 /// Where many orders are placed at once, and how long such a request may be: a thousand orders with
