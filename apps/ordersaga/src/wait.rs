@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use ordersaga_devstack::Service;
 
 use crate::http::{self, Answer};
+use crate::metrics::Metrics;
 use crate::target::{System, Target};
 
 /// When the time is over, as `timeout` has it.
@@ -203,12 +204,7 @@ impl Drained {
 
 /// The sum of a metric over all its labels; `None` if it is not there.
 pub(crate) fn sum(page: &str, metric: &str) -> Option<f64> {
-    let values = page.lines().filter_map(|line| {
-        let rest = line.strip_prefix(metric)?;
-        let is_it = rest.starts_with(['{', ' ']);
-        is_it.then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
-    });
-    values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+    Metrics::parse(page).ok()?.sum(metric)
 }
 
 impl Wanted {
